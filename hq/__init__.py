@@ -1,0 +1,3 @@
+"""hq: a cluster scheduler for people who are not administrators."""
+
+VERSION = "0.1.0"

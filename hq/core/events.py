@@ -1,0 +1,293 @@
+"""What hq-server's core is told (events, past tense) and what it asks for (actions, orders).
+
+`Cluster.step(events, now) -> Step`. `token` in an event is opaque to the core and comes back in the `Reply`. `user` in an
+event is the identity of the connection; `is_admin` widens what may be touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hq.errors import HqError
+from hq.model.changes import Changes
+from hq.model.host import HostSpec, LoadSample
+from hq.model.ids import AttemptKey
+from hq.model.job import JobSpec, SignedSpec, Wishes
+from hq.model.runs import RunReport, StartOrder
+from hq.model.selection import Selection
+from hq.model.states import LinkState, Outcome
+from hq.model.user import KeyRecord, UserRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One job of a JobsSubmitted."""
+
+    key: str
+    spec: JobSpec
+    signed: SignedSpec
+    wishes: Wishes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsSubmitted:
+    """Jobs came in, all or none. The reply is a list of `Accepted`, in order, or an HqError."""
+
+    token: object
+    user: str
+    jobs: tuple[Submission, ...]
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    is_dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that was taken in (or, in a dry run, could be). `note`: a warning, or where it would start."""
+
+    key: str
+    id: int
+    tasks: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsActedOn:
+    """Somebody acted on jobs: cancel, hold, release, requeue, signal, modify. The reply is a list of (id text, is_done, text)."""
+
+    token: object
+    actor: str
+    is_admin: bool
+    action: str
+    selection: Selection
+    signal: int | None = None
+    changes: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsReported:
+    """An exec-server of `user` on `host` reported. `skew`: our clock minus its clock on sending. Older attempts are ignored."""
+
+    user: str
+    host: str
+    reports: tuple[RunReport, ...]
+    skew: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollCalled:
+    """The exec-server of `user` on `host` is there (again) and has these attempts, no others."""
+
+    user: str
+    host: str
+    runs: frozenset[AttemptKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserServerCame:
+    """The user-server of `user` has said hello."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserServerWent:
+    """The user-server of `user` said goodbye or fell silent. Nothing of his is marked lost."""
+
+    user: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkChanged:
+    """How the exec-server of `user` on `host` stands now."""
+
+    user: str
+    host: str
+    state: LinkState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsSampled:
+    """Load samples arrived."""
+
+    samples: tuple[LoadSample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostsProbed:
+    """Host name → None if it could be reached from hq-server, else why not."""
+
+    results: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationRead:
+    """`cluster.tab` and `users` as they are now (start, reload). None: unchanged. Hosts that are not listed any more are removed, or unlisted while runs are there."""
+
+    hosts: tuple[HostSpec, ...] | None = None
+    users: tuple[UserRecord, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSwitched:
+    """An administrator changed a host: `is_active`, or `drain_reason` (not None: draining; activating ends it). The reply is a sentence or an HqError."""
+
+    token: object
+    actor: str
+    host: str
+    is_active: bool | None = None
+    drain_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRowChanged:
+    """addhost / removehost by an administrator: `spec` None removes. The reply is a sentence or an HqError."""
+
+    token: object
+    actor: str
+    host: str
+    spec: HostSpec | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSwitched:
+    """An administrator switched scheduling on or off."""
+
+    token: object
+    actor: str
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSwitched:
+    """adduser, enableuser, disableuser: the user as he should be."""
+
+    token: object
+    actor: str
+    user: UserRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyEnrolled:
+    """A key was proven (the handlers did the proof)."""
+
+    token: object
+    key: KeyRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsRecounted:
+    """updateslots: count occupied slots from the tasks; the reply is a sentence that says whether it differed."""
+
+    token: object
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """Somebody wants progress of jobs. Replies (the first at once, then whenever something changed) are `Progress`, until `is_done`."""
+
+    token: object
+    user: str
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """Nobody listens to this token any more."""
+
+    token: object
+
+
+Event = (
+    JobsSubmitted | JobsActedOn | RunsReported | RollCalled | UserServerCame | UserServerWent | LinkChanged | LoadsSampled
+    | HostsProbed | ConfigurationRead | HostSwitched | HostRowChanged | ClusterSwitched | UserSwitched | KeyEnrolled
+    | SlotsRecounted | Watched | Unwatched
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where one job's tasks stand: by state, and `finished:OUTCOME`."""
+
+    id: int
+    tasks: dict[str, int]
+    is_finished: bool
+    exit_code: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """News for a watcher."""
+
+    jobs: tuple[Counts, ...]
+    is_done: bool
+
+
+# --- actions: performed after the commit, idempotent by attempt -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRuns:
+    """Send run.start to the user's user-server."""
+
+    user: str
+    host: str
+    specs: dict[int, SignedSpec]
+    orders: tuple[StartOrder, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRuns:
+    """Send run.stop."""
+
+    user: str
+    host: str
+    runs: tuple[AttemptKey, ...]
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRuns:
+    """Send run.signal."""
+
+    user: str
+    host: str
+    runs: tuple[AttemptKey, ...]
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to the event that carried `token`: a value of the type that the event's docstring names, or an error to be shown."""
+
+    token: object
+    value: object | HqError
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceHosts:
+    """Send host.listed to every user-server."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropKeys:
+    """Keys that are out from now on: their connections are told so and forgotten."""
+
+    keys: tuple[str, ...]
+
+
+Action = StartRuns | StopRuns | SignalRuns | Reply | AnnounceHosts | DropKeys
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step came to: changes for one transaction, actions for after the commit, and when to step again even without an event (Unix time)."""
+
+    changes: Changes
+    actions: list[Action]
+    wake: float | None = None

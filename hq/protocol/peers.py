@@ -1,0 +1,177 @@
+"""Messages about the peers themselves: hello, heartbeat, keys, hosts, facts."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from hq.model.host import HostSpec
+from hq.model.rows import HostRow
+from hq.model.states import LinkState
+from hq.model.user import Role
+from hq.protocol.base import ADMIN, ANYBODY, CLIENT, DOWN, EXEC, USER, Message
+
+
+class PeerHello(Message, frozen=True, kw_only=True, tag="peer.hello"):
+    """First word of a user-server to hq-server. `boot` is a random name of this process; `address` where clients and exec-servers reach it."""
+
+    sent_by: ClassVar = USER
+    answered_by: ClassVar = ("peer.welcome", "peer.refused")
+    version: str
+    protocol: int
+    boot: str
+    machine: str
+    address: str
+    sign_public: str = ""
+
+
+class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):
+    """hq-server's answer. `heartbeat` in seconds: how often to speak, at three times of silence a peer is suspect."""
+
+    sent_by: ClassVar = DOWN
+    version: str
+    instance: str
+    epoch: int
+    user: str
+    heartbeat: float
+    hosts: tuple[HostSpec, ...]
+
+
+class PeerRefused(Message, frozen=True, kw_only=True, tag="peer.refused"):
+    """The peer may not come in: another user-server of the user is up (at `address`), a version too far away, a disabled user."""
+
+    sent_by: ClassVar = DOWN | USER
+    reason: str
+    address: str = ""
+
+
+class PeerHeartbeat(Message, frozen=True, kw_only=True, tag="peer.heartbeat"):
+    """I am here. Both ways on every link."""
+
+    sent_by: ClassVar = DOWN | USER | EXEC
+
+
+class PeerBye(Message, frozen=True, kw_only=True, tag="peer.bye"):
+    """I stop now, in good order."""
+
+    sent_by: ClassVar = DOWN | USER | EXEC
+    reason: str = ""
+
+
+class PeerAsk(Message, frozen=True, kw_only=True, tag="peer.ask"):
+    """Ask a daemon for facts about itself. `what`: ping, info or status."""
+
+    sent_by: ClassVar = CLIENT | ADMIN | USER
+    answered_by: ClassVar = ("peer.facts", "problem")
+    what: str = "info"
+
+
+class PeerFacts(Message, frozen=True, kw_only=True, tag="peer.facts"):
+    """Facts by name, in the order in which they should be shown."""
+
+    sent_by: ClassVar = DOWN | USER | EXEC
+    facts: dict[str, str | int | float | bool | None]
+
+
+class PeerShutdown(Message, frozen=True, kw_only=True, tag="peer.shutdown"):
+    """Stop in good order; running jobs run on."""
+
+    sent_by: ClassVar = CLIENT | USER
+    answered_by: ClassVar = ("peer.bye",)
+
+
+class HostsListed(Message, frozen=True, kw_only=True, tag="host.listed"):
+    """The hosts changed: all of them, as now."""
+
+    sent_by: ClassVar = DOWN
+    hosts: tuple[HostSpec, ...]
+
+
+class HostLink(Message, frozen=True, kw_only=True, tag="host.link"):
+    """How the user's exec-server on a host stands. `reason` verbatim from ssh or the exec-server."""
+
+    sent_by: ClassVar = USER
+    host: str
+    state: LinkState
+    reason: str = ""
+
+
+class HostLoad(Message, frozen=True, kw_only=True, tag="host.load"):
+    """Load of the exec-server's machine. Memory in bytes."""
+
+    sent_by: ClassVar = USER | EXEC
+    host: str
+    load1: float
+    load5: float
+    load15: float
+    cores: int
+    memory_total: int
+    memory_free: int
+
+
+class HostQuery(Message, frozen=True, kw_only=True, tag="host.query"):
+    """List the hosts."""
+
+    sent_by: ClassVar = CLIENT | USER
+    answered_by: ClassVar = ("host.rows", "problem")
+
+
+class HostRows(Message, frozen=True, kw_only=True, tag="host.rows"):
+    """Answer to host.query."""
+
+    sent_by: ClassVar = DOWN | USER
+    rows: tuple[HostRow, ...]
+
+
+class HostCheck(Message, frozen=True, kw_only=True, tag="host.check"):
+    """Prove that the user's exec-server can run on a host: login, python, version, way back, limits, lingering."""
+
+    sent_by: ClassVar = CLIENT
+    answered_by: ClassVar = ("host.checked", "problem")
+    host: str
+
+
+class CheckStep(msgspec.Struct, frozen=True):
+    """One step of a host check."""
+
+    name: str
+    is_ok: bool
+    text: str
+
+
+class HostChecked(Message, frozen=True, kw_only=True, tag="host.checked"):
+    """Answer to host.check: the steps in order; after a failed one nothing follows that needs it."""
+
+    sent_by: ClassVar = USER
+    host: str
+    steps: tuple[CheckStep, ...]
+
+
+class KeyEnrol(Message, frozen=True, kw_only=True, tag="key.enrol"):
+    """Register the connection's key (over a Unix socket: the key named). Over TCP `user` is a claim that must be proven by `token` or by a nonce file."""
+
+    sent_by: ClassVar = ANYBODY
+    answered_by: ClassVar = ("key.enrolled", "key.challenged", "problem")
+    public: str
+    role: Role
+    sign_public: str = ""
+    user: str = ""
+    token: str = ""
+
+
+class KeyChallenged(Message, frozen=True, kw_only=True, tag="key.challenged"):
+    """Prove the claim: write `nonce` into the file `path` of your own home, mode 0600, and send key.enrol again."""
+
+    sent_by: ClassVar = DOWN
+    path: str
+    nonce: str
+
+
+class KeyEnrolled(Message, frozen=True, kw_only=True, tag="key.enrolled"):
+    """The key is registered for `user`."""
+
+    sent_by: ClassVar = DOWN
+    user: str
+    role: Role
+    proof: str
