@@ -75,10 +75,11 @@ class PeerFacts(Message, frozen=True, kw_only=True, tag="peer.facts"):
 
 
 class PeerShutdown(Message, frozen=True, kw_only=True, tag="peer.shutdown"):
-    """Stop in good order; running jobs run on."""
+    """Stop in good order; running jobs run on. `and_hosts`: a user-server first tells its idle exec-servers to stop too."""
 
     sent_by: ClassVar = CLIENT | USER
     answered_by: ClassVar = ("peer.bye",)
+    and_hosts: bool = False
 
 
 class HostsListed(Message, frozen=True, kw_only=True, tag="host.listed"):
