@@ -17,7 +17,7 @@ class TaskKey(NamedTuple):
     """One task: the job's id and the array index, `PLAIN` for a plain job."""
 
     job: int
-    index: int = PLAIN
+    index: int = PLAIN  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a key
 
     def __str__(self) -> str:
         return str(self.job) if self.index == PLAIN else f"{self.job}_{self.index}"
@@ -27,7 +27,7 @@ class AttemptKey(NamedTuple):
     """One attempt of a task. The attempt number (from 1) is the fence: a report about an older one changes nothing."""
 
     job: int
-    index: int
+    index: int  # type: ignore[assignment]
     attempt: int
 
     @property

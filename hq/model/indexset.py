@@ -52,6 +52,14 @@ class IndexSet:
         first, step, count = self.ranges[which]
         return first + step * (position - (self._ends[which] - count))
 
+    def position(self, index: int) -> int:
+        """Where `index` stands, counted from 0: the inverse of `at`. Raises ValueError if it is not in the set."""
+        for (first, step, count), end in zip(self.ranges, self._ends, strict=True):
+            offset, rest = divmod(index - first, step)
+            if rest == 0 and 0 <= offset < count:
+                return end - count + offset
+        raise ValueError(f"{index} is not in {self}")
+
     def __str__(self) -> str:
         return ",".join(
             str(first) if count == 1 else f"{first}-{first + step * (count - 1)}" + (f":{step}" if step > 1 else "")

@@ -86,7 +86,11 @@ class SignedSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job as hq-server keeps it."""
+    """A job as hq-server keeps it.
+
+    `cancelled_rest`: so many tasks of the array were cancelled at once while they had never left waiting; they have no TaskRecord,
+    and every count of finished tasks adds them to the cancelled ones.
+    """
 
     id: int
     user: str
@@ -95,6 +99,7 @@ class JobRecord:
     wishes: Wishes
     submitted: float
     ended: float | None = None
+    cancelled_rest: int = 0
 
     @property
     def is_array(self) -> bool:
@@ -113,6 +118,10 @@ class JobRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
     """A task that has left `waiting` at least once, at its latest attempt.
+
+    `attempt` is 0 before the first start (a task that was held, released or cancelled by itself). While the task is placed, `outcome`
+    says what was ordered: CANCELLED (is being cancelled), LOST (the attempt is given up, the task will wait again), None: runs on.
+    A task that left waiting out of the order of the array stays among the live ones, even FINISHED, until all before it have left.
 
     `exit_code` and `signal` exclude each other. `max_rss` is bytes, `cpu` seconds of user and system time.
     `started` and `ended` are the exec-server's words, moved to hq-server's clock by the time the report took.
@@ -193,3 +202,27 @@ def task_of(job: JobRecord, index: int) -> TaskKey:
     """The key of a job's task; asserts that a plain job has index PLAIN."""
     assert job.is_array != (index == PLAIN)
     return TaskKey(job.id, index)
+
+
+#: What `--wait` returns for outcomes that leave no exit code of the job's own.
+_EXIT_CODES = {
+    Outcome.OK: 0,
+    Outcome.CANCELLED: 1,
+    Outcome.LOST: 1,
+    Outcome.TIMEOUT: 124,  # as timeout(1)
+    Outcome.REFUSED: 126,
+    Outcome.MEMORY: 137,  # as a shell says it of the out-of-memory killer
+}
+
+
+def exit_code_of(outcome: Outcome, exit_code: int | None, signal: int | None) -> int:
+    """The code that a waiting command returns for a finished task, 0 to 255: the job's own, 128+n for signal n, else by outcome.
+
+    The worst of several tasks is the largest.
+    """
+    fixed = _EXIT_CODES.get(outcome)
+    if fixed is not None:
+        return fixed
+    if signal:
+        return min(128 + signal, 255)
+    return min(max(exit_code or 0, 1), 255)
