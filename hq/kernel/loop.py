@@ -44,6 +44,7 @@ class Loop:
         self._watched: dict[int, int] = {}
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signals: set[int] = set()
+        self._signal_pipe = -1
         self._epoll.register(self._bell, select.EPOLLIN)
         for port in ports:
             self.add_port(port)
@@ -115,9 +116,9 @@ class Loop:
             wait = 0.0
         # rounded up: a wake-up before the deadline would spin
         for descriptor, _ in self._epoll.poll(wait + 0.0005 if wait else 0.0):
-            if descriptor == self._bell:
+            if descriptor in (self._bell, self._signal_pipe):
                 try:
-                    os.eventfd_read(self._bell)
+                    os.read(descriptor, 4096)
                 except BlockingIOError:
                     pass
 
@@ -140,13 +141,15 @@ class Loop:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # a signal between the test of `_signals` and the wait must end the wait
         previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._epoll.register(reader, select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(reader, select.EPOLLIN)
+        self._signal_pipe = reader
 
         def restore() -> None:
             signal.set_wakeup_fd(previous)
             for number, handler in before.items():
                 signal.signal(number, handler)
             self._epoll.unregister(reader)
+            self._signal_pipe = -1
             os.close(reader)
             os.close(writer)
 
