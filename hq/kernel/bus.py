@@ -15,7 +15,11 @@ from hq.protocol.codec import Envelope, decode, encode
 
 
 class Peer(NamedTuple):
-    """Who is at the other end: the public key of the connection (Z85), and the routing id, bound to it."""
+    """Who is at the other end: the public key of the connection (Z85), and the routing id, bound to it.
+
+    A peer that lost its connection comes back with the same key and another route: a daemon finds a session by the key and
+    sends to the peer of the latest message.
+    """
 
     key: str
     route: bytes = b""

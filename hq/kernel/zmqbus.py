@@ -112,11 +112,11 @@ class ZmqServer:
 
     def fds(self) -> list[int]:
         """Descriptors for the loop."""
-        return [self._socket.getsockopt(zmq.FD)]
+        return [int(self._socket.getsockopt(zmq.FD))]
 
     def is_ready(self) -> bool:
         """Whether something has arrived."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def close(self) -> None:
         """As Port.close. What was sent has half a second to leave."""
@@ -174,15 +174,15 @@ class ZmqClient:
 
     def fds(self) -> list[int]:
         """Descriptors for the loop."""
-        return [self._socket.getsockopt(zmq.FD)]
+        return [int(self._socket.getsockopt(zmq.FD))]
 
     def is_ready(self) -> bool:
         """Whether something has arrived."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def is_connected(self) -> bool:
         """Whether something could be sent now."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def close(self) -> None:
         """As Port.close. What was sent has half a second to leave."""
