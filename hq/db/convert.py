@@ -6,7 +6,7 @@ What a record must get back unchanged stands in full (body, signature, wishes); 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -34,7 +34,8 @@ _RESOURCES = msgspec.json.Decoder(dict[str, int])
 _TO_JSON = msgspec.json.Encoder()
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """`text`, at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -55,7 +56,7 @@ def command_text(spec: JobSpec) -> str:
         text = " ".join(words)
     else:
         text = " ".join(([f"script:{spec.script[:8]}"] if spec.script else []) + [shlex.quote(word) for word in words])
-    return _cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:MAX_COMMAND_TEXT]), MAX_COMMAND_TEXT)
+    return cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:MAX_COMMAND_TEXT]), MAX_COMMAND_TEXT)
 
 
 def task_count(record: JobRecord) -> int:
@@ -78,7 +79,7 @@ def key_row(record: KeyRecord) -> Row:
     """For the table `user_key`."""
     return {
         "public": record.public, "user": record.user, "role": record.role.value, "host": record.host, "sign_public": record.sign_public,
-        "is_enabled": record.is_enabled, "created": record.created, "proof": _cut(record.proof, 255),
+        "is_enabled": record.is_enabled, "created": record.created, "proof": cut(record.proof, 255),
     }  # fmt: skip
 
 
@@ -113,11 +114,11 @@ def job_row(record: JobRecord) -> Row:
     """For the tables `job` and, with the result, `job_history`."""
     spec, wishes = record.spec, record.wishes
     return {
-        "id": record.id, "user": record.user, "submission": spec.key, "name": _cut(spec.name, MAX_TEXT), "group_name": _cut(wishes.group, MAX_TEXT),
-        "info": _cut(wishes.info, MAX_TEXT), "command": command_text(spec), "slots": spec.slots, "priority": wishes.priority,
-        "queue": _cut(wishes.queue, 255), "is_held": wishes.is_held, "is_array": record.is_array, "task_count": task_count(record),
+        "id": record.id, "user": record.user, "submission": spec.key, "name": cut(spec.name, MAX_TEXT), "group_name": cut(wishes.group, MAX_TEXT),
+        "info": cut(wishes.info, MAX_TEXT), "command": command_text(spec), "slots": spec.slots, "priority": wishes.priority,
+        "queue": cut(wishes.queue, 255), "is_held": wishes.is_held, "is_array": record.is_array, "task_count": task_count(record),
         "submitted": record.submitted, "body": record.signed.body, "signature": record.signed.signature,
-        "wishes": _TO_JSON.encode(wishes).decode(), "ended": record.ended,
+        "wishes": _TO_JSON.encode(wishes).decode(), "cancelled_rest": record.cancelled_rest, "ended": record.ended,
     }  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def job_record(row: Any) -> JobRecord:
         raise DatabaseError(f"job {row.id} in the state database cannot be read: {error}; was it written by a newer hq?") from None
     return JobRecord(
         id=row.id, user=row.user, spec=spec, signed=SignedSpec(bytes(row.body), bytes(row.signature)), wishes=wishes, submitted=row.submitted,
-        ended=row.ended,
+        ended=row.ended, cancelled_rest=row.cancelled_rest,
     )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def ended_task_row(record: TaskRecord) -> Row:
         "since": record.since, "started": record.started, "pid": _whole(record.pid),
         "ended": record.since if record.ended is None else record.ended, "outcome": None if outcome is None else outcome.value,
         "exit_code": _whole(record.exit_code, _INT32), "signal_number": _whole(record.signal, 32767), "max_rss": _whole(record.max_rss),
-        "cpu_seconds": _real(record.cpu), "reason": _cut(record.reason, MAX_REASON),
+        "cpu_seconds": _real(record.cpu), "reason": cut(record.reason, MAX_REASON),
     }  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def task_record(row: Any, *, is_ended: bool = False) -> TaskRecord:
 def event_rows(events: Iterable[tuple[float, int, int, int, str, str, str]]) -> list[Row]:
     """For the table `task_event`."""
     return [
-        {"at": at, "job": job, "idx": index, "attempt": attempt, "state": state, "host": host, "reason": _cut(reason, MAX_REASON)}
+        {"at": at, "job": job, "idx": index, "attempt": attempt, "state": state, "host": host, "reason": cut(reason, MAX_REASON)}
         for at, job, index, attempt, state, host, reason in events
     ]
 
@@ -180,39 +181,6 @@ def load_row(sample: LoadSample) -> Row:
 def audit_row(record: AuditRecord) -> Row:
     """For the table `audit`."""
     return {
-        "at": record.at, "actor": record.actor, "role": record.role, "action": _cut(record.action, 64), "owner": record.owner,
-        "target": _cut(record.target, MAX_REASON), "detail": _cut(record.detail, MAX_REASON),
-    }  # fmt: skip
-
-
-#: From the mildest to the gravest: an array's outcome is the gravest of its tasks.
-GRAVITY = ("ok", "cancelled", "refused", "lost", "memory", "timeout", "failed")
-
-
-def result_row(record: JobRecord, sums: Mapping[str, Mapping[str, Any]]) -> Row:
-    """What a job came to, from its ended tasks summed up by outcome: columns of `job_history`.
-
-    Tasks without a row never left waiting: they count as cancelled.
-    """
-    counts = {outcome: int(part["tasks"]) for outcome, part in sums.items()}
-    unborn = task_count(record) - sum(counts.values())
-    if unborn > 0:
-        counts["cancelled"] = counts.get("cancelled", 0) + unborn
-    parts = list(sums.values())
-
-    def over(name: str, pick: Any) -> Any:
-        known = [part[name] for part in parts if part[name] is not None]
-        return pick(known) if known else None
-
-    outcome = max(counts, key=GRAVITY.index)
-    only = next(iter(parts), None) if not record.is_array else None
-    worst = over("worst", max)
-    if only is None:
-        exit_code, number, attempt, host = worst, None, 0, ""
-    else:
-        exit_code, number, attempt, host = only["exit_code"], only["signal_number"], only["attempt"], only["host"]
-    return {
-        "outcome": outcome, "exit_code": exit_code, "signal_number": number, "max_rss": over("max_rss", max), "cpu_seconds": over("cpu_seconds", sum),
-        "reason": _cut(sums[outcome]["reason"], MAX_REASON) if outcome in sums else "", "started": over("started", min), "host": host,
-        "attempt": attempt, "outcomes": _TO_JSON.encode(counts).decode(),
+        "at": record.at, "actor": record.actor, "role": record.role, "action": cut(record.action, 64), "owner": record.owner,
+        "target": cut(record.target, MAX_REASON), "detail": cut(record.detail, MAX_REASON),
     }  # fmt: skip

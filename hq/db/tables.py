@@ -132,6 +132,7 @@ def _job_columns() -> list[Column[object]]:
         Column("body", long_bytes(), nullable=False),
         Column("signature", LargeBinary, nullable=False),
         Column("wishes", long_text(), nullable=False),  # JSON
+        Column("cancelled_rest", Integer, nullable=False),  # tasks cancelled that never left waiting: they have no row
     ]
 
 

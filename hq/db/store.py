@@ -1,0 +1,267 @@
+"""The way into the state database: load what is live, write the changes of one step in one transaction, fetch blobs.
+
+Every statement is an upsert, a delete, or an append that the batch's name protects, so that a transaction whose answer was lost
+may be sent again. One multi-row statement a table. Retrying is the business of `hq.db.writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, exc, func, select, tuple_, union_all, update
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.sql import Executable
+
+from hq.db import convert, tables
+from hq.db.engine import reached
+from hq.db.faults import explain, is_transient
+from hq.db.results import Part, counts_of, ended_job_parts, result_row, worst_of
+from hq.errors import DatabaseError, UnavailableError
+from hq.model.changes import Changes
+from hq.model.ids import TaskKey
+from hq.model.snapshot import Snapshot
+
+#: Names in one IN list.
+CHUNK = 1000
+#: Load samples kept a host.
+LOADS_KEPT = 1000
+#: Seconds before the newest end in which an ended job's submission key is still remembered at a start.
+SUBMISSIONS_REMEMBERED = 7 * 86400.0
+
+_JOB_MUTABLE = ("group_name", "info", "priority", "queue", "is_held", "wishes", "cancelled_rest", "ended")
+
+T = TypeVar("T")
+
+
+def _chunks(values: Iterable[T], size: int = CHUNK) -> Iterable[list[T]]:
+    every = list(values)
+    return (every[start : start + size] for start in range(0, len(every), size))
+
+
+@lru_cache(maxsize=64)
+def _upsert(table: Table, is_sqlite: bool, mutable: tuple[str, ...] | None = None) -> Executable:
+    """INSERT that updates `mutable` (None: all other columns; empty: nothing) where the primary key is there already."""
+    keys = [column.name for column in table.primary_key]
+    names = [column.name for column in table.columns if column.name not in keys] if mutable is None else list(mutable)
+    if is_sqlite:
+        lite = sqlite.insert(table)
+        if not names:
+            return lite.on_conflict_do_nothing(index_elements=keys)
+        return lite.on_conflict_do_update(index_elements=keys, set_={name: lite.excluded[name] for name in names})
+    my = mysql.insert(table)
+    return my.on_duplicate_key_update({name: my.inserted[name] for name in names or keys[:1]})
+
+
+class Store:
+    """The state database of one instance. Safe to use from several threads; only one of them may write."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._largest_blob: int | None = None
+        self._samples: dict[str, int] = {}
+
+    # --- writing ---
+
+    def write(self, changes: Changes, epoch: int | None = None, *, batch: str = "") -> None:
+        """Commit all changes in one transaction.
+
+        `epoch`: refuse if another hq-server has taken the database over since. `batch`: a name, at most 32 characters; if the last
+        transaction had the same name nothing is done, since it is this one. Raises UnavailableError when the same call may succeed
+        later, DatabaseError when it never will.
+        """
+        try:
+            self._check_blobs(changes)
+            with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+                if self._take_turn(connection, epoch, batch):
+                    self._write(connection, changes)
+        except (exc.SQLAlchemyError, OSError) as error:
+            text = explain(error, self.engine.url)
+            raise (UnavailableError(text) if is_transient(error) else DatabaseError(text)) from error
+        except (UnicodeError, OverflowError) as error:
+            raise DatabaseError(f"a value does not fit the state database: {error}") from error
+
+    def take_over(self) -> int:
+        """Raise the epoch, so that whoever held it can write no more; returns the new one. Raises as `write`."""
+        try:
+            with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+                lease = tables.lease
+                connection.execute(update(lease).where(lease.c.id == 1).values(epoch=lease.c.epoch + 1))
+                return int(connection.execute(select(lease.c.epoch).where(lease.c.id == 1)).scalar_one())
+        except (exc.SQLAlchemyError, OSError) as error:
+            text = explain(error, self.engine.url)
+            raise (UnavailableError(text) if is_transient(error) else DatabaseError(text)) from error
+
+    def _take_turn(self, connection: Connection, epoch: int | None, batch: str) -> bool:
+        """Lock the lease row and look at it. False: this batch is in already."""
+        if epoch is None and not batch:
+            return True
+        lease = tables.lease
+        found = connection.execute(select(lease.c.epoch, lease.c.batch).where(lease.c.id == 1).with_for_update()).one_or_none()
+        if found is None:
+            raise DatabaseError("the table `lease` is empty: run hq-dbadmin --check")
+        if epoch is not None and found.epoch != epoch:
+            raise DatabaseError(f"another hq-server has taken the state database over (epoch {found.epoch}, ours was {epoch}): this one must stop")
+        if batch and found.batch == batch:
+            return False
+        if batch:
+            connection.execute(update(lease).where(lease.c.id == 1).values(batch=batch))
+        return True
+
+    def _write(self, connection: Connection, changes: Changes) -> None:
+        put = self._put
+        put(connection, tables.user, map(convert.user_row, changes.users.values()))
+        self._remove(connection, tables.user, changes.users_removed)
+        put(connection, tables.user_key, map(convert.key_row, changes.keys.values()))
+        put(connection, tables.host, map(convert.host_row, changes.hosts.values()))
+        self._remove(connection, tables.host, changes.hosts_removed)
+        put(connection, tables.setting, ({"name": name, "value": value} for name, value in changes.settings.items()))
+        put(
+            connection,
+            tables.blob,
+            ({"digest": digest, "user": owner, "body": body} for digest, (owner, body) in changes.blobs.items()),
+            mutable=(),
+        )
+        put(connection, tables.job, map(convert.job_row, changes.jobs.values()), mutable=_JOB_MUTABLE)
+        put(connection, tables.task, map(convert.task_row, changes.tasks.values()))
+        if changes.tasks_ended:
+            put(connection, tables.task_history, map(convert.ended_task_row, changes.tasks_ended))
+            self._remove_tasks(connection, [task.key for task in changes.tasks_ended])
+        if changes.jobs_ended:
+            self._end_jobs(connection, changes)
+        self._append(connection, tables.task_event, convert.event_rows(changes.events))
+        self._append(connection, tables.audit, list(map(convert.audit_row, changes.audit)))
+        if changes.loads:
+            self._append(connection, tables.host_load, list(map(convert.load_row, changes.loads)))
+            self._trim_loads(connection, changes)
+
+    def _put(self, connection: Connection, table: Table, rows: Iterable[convert.Row], mutable: tuple[str, ...] | None = None) -> None:
+        every = list(rows)
+        if every:
+            connection.execute(_upsert(table, self._is_sqlite, mutable), every)
+
+    def _append(self, connection: Connection, table: Table, rows: list[convert.Row]) -> None:
+        if rows:
+            connection.execute(table.insert(), rows)
+
+    def _remove(self, connection: Connection, table: Table, names: Iterable[object]) -> None:
+        (key,) = table.primary_key.columns
+        for some in _chunks(names):
+            connection.execute(delete(table).where(key.in_(some)))
+
+    def _remove_tasks(self, connection: Connection, keys: Sequence[TaskKey]) -> None:
+        c = tables.task.c
+        if self._is_sqlite:
+            one = delete(tables.task).where(c.job == bindparam("job_"), c.idx == bindparam("idx_"))
+            connection.execute(one, [{"job_": key.job, "idx_": key.index} for key in keys])
+            return
+        for some in _chunks(keys):
+            jobs = sorted({key.job for key in some})
+            # the first condition gives the index a range, the second picks
+            connection.execute(delete(tables.task).where(and_(c.job.in_(jobs), tuple_(c.job, c.idx).in_([tuple(key) for key in some]))))
+
+    def _end_jobs(self, connection: Connection, changes: Changes) -> None:
+        parts = ended_job_parts(connection, changes)
+        reasons = {job: reason for _, job, _, _, _, _, reason in changes.events if job in changes.jobs_ended}
+        rows = []
+        for job, record in changes.jobs_ended.items():
+            row = convert.job_row(record)
+            row["ended"] = record.submitted if record.ended is None else record.ended
+            rows.append(row | result_row(record, parts[job], convert.cut(reasons.get(job, ""), convert.MAX_REASON)))
+        self._put(connection, tables.job_history, rows)
+        self._remove(connection, tables.job, changes.jobs_ended)
+
+    def _trim_loads(self, connection: Connection, changes: Changes) -> None:
+        """Keep the last samples of each host; looked at once in a tenth of them."""
+        c = tables.host_load.c
+        for sample in changes.loads:
+            self._samples[sample.host] = self._samples.get(sample.host, 0) + 1
+            if self._samples[sample.host] < LOADS_KEPT // 10:
+                continue
+            self._samples[sample.host] = 0
+            oldest = connection.execute(select(c.id).where(c.host == sample.host).order_by(c.id.desc()).limit(1).offset(LOADS_KEPT)).scalar()
+            if oldest is not None:
+                connection.execute(delete(tables.host_load).where(c.host == sample.host, c.id <= oldest))
+
+    def _check_blobs(self, changes: Changes) -> None:
+        """A packet beyond the server's limit would look like a lost connection, and be tried for ever."""
+        if self._is_sqlite:
+            return
+        largest = max(
+            max((len(body) for _, body in changes.blobs.values()), default=0),
+            max((len(job.signed.body) for job in (*changes.jobs.values(), *changes.jobs_ended.values())), default=0),
+        )
+        if largest < 1 << 18:
+            return
+        if self._largest_blob is None:
+            with self.engine.connect() as connection:
+                packet = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())
+            self._largest_blob = max((packet - (1 << 17)) // 2, 1 << 18)  # escaped bytes may double
+        if largest > self._largest_blob:
+            raise DatabaseError(
+                f"an environment, script or command of {largest:,} bytes is larger than the database takes ({self._largest_blob:,}): "
+                "raise max_allowed_packet on the database server to more than twice as much"
+            )
+
+    # --- reading ---
+
+    def load(self) -> Snapshot:
+        """Everything that is live. Raises DatabaseError."""
+        with reached(self.engine), self.engine.connect() as connection:
+            return self._load(connection)
+
+    def _load(self, connection: Connection) -> Snapshot:
+        def every(table: Table, make: Callable[[Any], T]) -> list[T]:
+            return [make(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns))]
+
+        jobs = every(tables.job, convert.job_record)
+        left, parts = self._left(connection)
+        job, job_history = tables.job.c, tables.job_history.c
+        return Snapshot(
+            users=every(tables.user, convert.user_record),
+            keys=every(tables.user_key, convert.key_record),
+            hosts=every(tables.host, convert.host_record),
+            settings={row.name: row.value for row in connection.execute(select(tables.setting))},
+            jobs=jobs,
+            tasks=every(tables.task, convert.task_record),
+            left=left,
+            outcomes={each: counts_of(some) for each, some in parts.items()},
+            worst={each: code for each, some in parts.items() if (code := worst_of(some)) is not None},
+            last_job=max(connection.execute(select(func.max(column))).scalar() or 0 for column in (job.id, job_history.id)),
+            submissions=self._submissions(connection),
+        )
+
+    def _left(self, connection: Connection) -> tuple[dict[int, int], dict[int, list[Part]]]:
+        """Of each live job: how many tasks have ever left waiting, and those in history by how they ended."""
+        t, h = tables.task.c, tables.task_history.c
+        left = {row[0]: int(row[1]) for row in connection.execute(select(t.job, func.count()).group_by(t.job))}
+        parts: dict[int, list[Part]] = {}
+        query = (
+            select(h.job, h.outcome, h.exit_code, h.signal_number, func.count())
+            .select_from(tables.job.join(tables.task_history, tables.job.c.id == h.job))
+            .group_by(h.job, h.outcome, h.exit_code, h.signal_number)
+        )
+        for job, outcome, exit_code, number, count in connection.execute(query):
+            parts.setdefault(job, []).append(Part(job, outcome, exit_code, number, int(count), None, None, None, "", "", 0))
+            left[job] = left.get(job, 0) + int(count)
+        return left, parts
+
+    def _submissions(self, connection: Connection) -> dict[tuple[str, str], int]:
+        job, ended = tables.job.c, tables.job_history.c
+        newest = connection.execute(select(func.max(ended.ended))).scalar()
+        query = union_all(
+            select(ended.user, ended.submission, ended.id).where(ended.ended >= (newest or 0.0) - SUBMISSIONS_REMEMBERED),
+            select(job.user, job.submission, job.id),
+        )
+        return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+
+    def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """Sealed bytes by digest; what is not there is absent. Raises DatabaseError."""
+        c = tables.blob.c
+        found: dict[str, bytes] = {}
+        with reached(self.engine), self.engine.connect() as connection:
+            for some in _chunks(digests):
+                found.update({row.digest: bytes(row.body) for row in connection.execute(select(c.digest, c.body).where(c.digest.in_(some)))})
+        return found
