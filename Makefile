@@ -1,0 +1,84 @@
+# make            the environment in .venv, and .hqrc to be sourced (PATH, HQPATH)
+# make demo       a whole hq on this machine, shown as a user sees it
+# make check      style, types, import rules
+# make test       all tests; as root it installs Debian packages that they need
+# make test-mysql the database tests on MySQL 8, in Docker by testcontainers
+# make clean      remove what make made
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --disable-pip-version-check
+# a plain line in a .pth file: the other way of editable installs costs every command twice its start
+INSTALL := install --config-settings editable_mode=compat
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: all demo check test test-tools test-mysql clean
+.DELETE_ON_ERROR:
+
+all: $(VENV)/installed .hqrc
+	@echo "hq is installed. Now:  . ./.hqrc  and  hq-admin init DIR"
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "hq needs Python 3.11 or newer; make PYTHON=/path/to/python3.11 chooses one" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv; \
+	    else echo "python3 has no venv here: ask for the package python3-venv" >&2; exit 1; fi
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/python setup.cfg pyproject.toml bin
+	$(PIP) $(INSTALL) -e .
+	@# its hook in site-packages would run at the start of every command; Python 3.12 has done without it since
+	@$(PIP) uninstall -q -y setuptools >/dev/null 2>&1 || true
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) $(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/installed-mysql: $(VENV)/installed-test
+	$(PIP) $(INSTALL) -e '.[test,mysql]'
+	@touch $@
+
+.hqrc: Makefile
+	@{ echo '# made by make; to be sourced:  . ./.hqrc'; \
+	   echo 'export HQPATH="$(CURDIR)"'; \
+	   echo 'case ":$$PATH:" in *":$(CURDIR)/$(BIN):"*) ;; *) export PATH="$(CURDIR)/$(BIN):$$PATH" ;; esac'; } > $@
+
+demo: all
+	$(BIN)/python -m tests.demo.run
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check hq tests
+	$(BIN)/mypy
+	$(PYTEST) -q tests/unit/test_house.py
+
+test: $(VENV)/installed-test test-tools
+	$(PYTEST) -n $(WORKERS) --dist loadfile --ignore=tests/e2e --ignore=tests/mysql tests
+	$(PYTEST) tests/e2e
+
+# what the tests need of the system; an ordinary user is told by name which tests cannot run
+test-tools:
+	@missing=; \
+	command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing="$$missing mariadb-server"; \
+	[ -x /usr/sbin/sshd ] || missing="$$missing openssh-server"; \
+	command -v ssh >/dev/null || missing="$$missing openssh-client"; \
+	command -v ip >/dev/null || [ -x /usr/sbin/ip ] || [ -x /sbin/ip ] || missing="$$missing iproute2"; \
+	command -v iptables >/dev/null || [ -x /usr/sbin/iptables ] || missing="$$missing iptables"; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing$$missing for the tests"; \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	else echo "not here, so some tests cannot run:$$missing"; fi
+
+test-mysql: $(VENV)/installed-mysql
+	$(PYTEST) tests/mysql
+
+clean:
+	rm -rf $(VENV) .hqrc build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find hq tests -name __pycache__ -type d -prune -exec rm -rf {} +
