@@ -189,6 +189,13 @@ class JobWatch(Message, frozen=True, kw_only=True, tag="job.watch"):
     selection: Selection
 
 
+class JobUnwatch(Message, frozen=True, kw_only=True, tag="job.unwatch"):
+    """Nobody listens to the watch any more that was asked for with this request number."""
+
+    sent_by: ClassVar = USER
+    request: int
+
+
 class JobCounts(msgspec.Struct, frozen=True):
     """Where the tasks of one job stand: counts by state, and `finished:OUTCOME`. `exit_code`: the worst of its finished tasks (128+n for signal n)."""
 
