@@ -1,0 +1,138 @@
+"""Processes of this machine as /proc shows them: who is whose child, how big, and signals that no reused pid receives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Proc(NamedTuple):
+    """One line of /proc/PID/stat. `starttime` in clock ticks since boot, `rss` in bytes."""
+
+    pid: int
+    ppid: int
+    group: int
+    session: int
+    state: str
+    starttime: int
+    rss: int
+
+    @property
+    def is_alive(self) -> bool:
+        """A zombie is not."""
+        return self.state not in "ZX"
+
+
+def parse_stat(data: bytes) -> Proc:
+    """Read /proc/PID/stat. The name in parentheses may hold anything, so it is skipped from its last parenthesis. Raises ValueError."""
+    pid = int(data[: data.index(b" ")])
+    rest = data[data.rindex(b")") + 2 :].split()
+    try:
+        return Proc(pid, int(rest[1]), int(rest[2]), int(rest[3]), rest[0].decode("ascii"), int(rest[19]), int(rest[21]) * _PAGE)
+    except IndexError:
+        raise ValueError("short line") from None
+
+
+def read_proc(pid: int) -> Proc | None:
+    """The process with this pid now, None if there is none."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return parse_stat(os.read(fd, 4096))
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def own_processes(uid: int) -> dict[int, Proc]:
+    """All processes of a user id, zombies too."""
+    found: dict[int, Proc] = {}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                try:
+                    if entry.stat().st_uid != uid:
+                        continue
+                except OSError:
+                    continue
+                proc = read_proc(int(entry.name))
+                if proc is not None:
+                    found[proc.pid] = proc
+    return found
+
+
+def children_of(pid: int) -> list[int] | None:
+    """Direct children of a process; None if this kernel does not list them."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found.extend(int(word) for word in file.read().split())
+    except OSError:
+        return None
+    return found
+
+
+def tag_of(pid: int) -> str:
+    """The value of HQ_RUN in the environment that the process was started with; empty if there is none or it may not be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            data = file.read()
+    except OSError:
+        return ""
+    for entry in data.split(b"\0"):
+        if entry.startswith(b"HQ_RUN="):
+            return entry[7:].decode("ascii", "replace")
+    return ""
+
+
+def memory_of(procs: list[Proc]) -> int:
+    """Bytes that some processes hold together: resident sizes, with shared pages counted once as far as the kernel tells (PSS)."""
+    if len(procs) == 1:
+        return procs[0].rss
+    return sum(_pss(proc) for proc in procs)
+
+
+def _pss(proc: Proc) -> int:
+    try:
+        with open(f"/proc/{proc.pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return proc.rss
+
+
+def send(proc: Proc, number: int) -> bool:
+    """Send a signal to exactly this process; False if it is gone (or its pid is another's now) or may not be signalled."""
+    try:
+        fd = os.pidfd_open(proc.pid)
+    except OSError:
+        return False
+    try:
+        # the descriptor is fixed to whoever has the pid now; only then is it asked who that is
+        now = read_proc(proc.pid)
+        if now is None or now.starttime != proc.starttime:
+            return False
+        signal.pidfd_send_signal(fd, number)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def boot_id() -> str:
+    """A name of this boot of the machine: pids and start times mean nothing after another."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

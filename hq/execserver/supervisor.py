@@ -1,0 +1,142 @@
+"""The supervisor: keeps a worker alive and loses no exit status when it dies. It speaks to nobody and decides nothing else.
+
+Runs whose worker died become its children (it is a child subreaper); it waits for them and writes their statuses down.
+Standard library only: what it does not import cannot break it. Signals: HUP goes to the worker (and starts one if it had
+ended in good order), TERM ends the worker; then the supervisor stays until the last run has ended, and ends too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+from hq.execserver.backends.procs import read_proc
+from hq.execserver.backends.statuses import status_line
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a worker that keeps dying is started again
+_LONG_LIFE = 60.0  # seconds after which a death counts as the first again
+
+#: What a worker returns when it has ended in good order and is not to be started again.
+GOOD_END = 0
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become our children instead of init's. Raises OSError where the kernel cannot (before 3.4)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+class Supervisor:
+    """One supervisor of one run directory. `worker_argv` is started, and again when it dies."""
+
+    def __init__(self, statuses: str, worker_argv: list[str], environment: dict[str, str]) -> None:
+        self._statuses = statuses
+        self._argv = worker_argv
+        self._environment = environment
+        self._worker: int | None = None
+        self._born = 0.0
+        self._deaths = 0
+        self._start_at: float | None = 0.0  # when to start a worker; None: not wanted
+
+    def run(self, ready_fd: int | None = None) -> int:
+        """Supervise until there is neither a worker nor a run. `ready_fd` is handed to the first worker. Returns the exit code."""
+        signals = {signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        # a supervisor that inherited "ignore" would have its children reaped by the kernel
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        while True:
+            now = time.monotonic()
+            if self._worker is None and self._start_at is not None and now >= self._start_at:
+                self._start(ready_fd)
+                if ready_fd is not None:
+                    os.close(ready_fd)
+                    ready_fd = None
+            has_children = self._reap()
+            if self._worker is None and self._start_at is None and not has_children:
+                return 0
+            wait = 30.0 if self._start_at is None or self._worker is not None else max(0.0, self._start_at - time.monotonic())
+            got = signal.sigtimedwait(signals, wait)
+            if got is None:
+                continue
+            if got.si_signo == signal.SIGHUP:
+                if self._worker is not None:
+                    self._tell(signal.SIGHUP)
+                else:
+                    self._start_at, self._deaths = 0.0, 0
+            elif got.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._start_at = None
+                if self._worker is not None:
+                    self._tell(signal.SIGTERM)
+
+    def _start(self, ready_fd: int | None) -> None:
+        argv = [*self._argv, *(["--ready-fd", str(ready_fd)] if ready_fd is not None else [])]
+        self._worker = os.posix_spawn(
+            argv[0], argv, self._environment, setsigmask=(),
+            setsigdef=[signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE],
+        )  # fmt: skip
+        self._born = time.monotonic()
+
+    def _tell(self, number: int) -> None:
+        if self._worker is not None:
+            try:
+                os.kill(self._worker, number)
+            except ProcessLookupError:
+                pass
+
+    def _reap(self) -> bool:
+        """Take every status there is; whether children are left."""
+        taken = False
+        while True:
+            try:
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                has_children = False
+                break
+            if info is None:
+                has_children = True
+                break
+            pid = info.si_pid
+            if pid == self._worker:
+                os.waitpid(pid, 0)
+                self._worker_died(info.si_code == os.CLD_EXITED and info.si_status == GOOD_END)
+                continue
+            proc = read_proc(pid)
+            _, status, usage = os.wait4(pid, os.WNOHANG)
+            if proc is not None:
+                line = status_line(pid, proc.starttime, status, usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
+                self._append(line)
+                taken = True
+        if taken:
+            self._tell(signal.SIGCHLD)
+        return has_children
+
+    def _append(self, line: bytes) -> None:
+        try:
+            fd = os.open(self._statuses, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            print(f"a status is lost: {self._statuses}: {error}", file=sys.stderr, flush=True)
+            return
+        try:
+            os.write(fd, line)
+        except OSError as error:
+            print(f"a status is lost: {self._statuses}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os.close(fd)
+
+    def _worker_died(self, is_good: bool) -> None:
+        self._worker = None
+        if is_good:
+            self._start_at = None
+            return
+        if self._start_at is None:
+            return  # it was told to end
+        if time.monotonic() - self._born > _LONG_LIFE:
+            self._deaths = 0
+        self._start_at = time.monotonic() + _PAUSES[min(self._deaths, len(_PAUSES) - 1)]
+        self._deaths += 1
