@@ -1,0 +1,395 @@
+"""The daemon object of hq-server: the tick. Frames in, events to the core, one commit, actions and replies out.
+
+Not the place for what a message means (`handlers_*`), nor for how an action is done (`performers`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hq import __version__
+from hq.core.cluster import Cluster
+from hq.core.events import Action, ConfigurationRead, Event, UserServerCame, UserServerWent, Unwatched
+from hq.db.store import Store
+from hq.errors import DatabaseError, HqError, RefusedError, UnavailableError
+from hq.kernel.bus import Peer, Port, Received
+from hq.kernel.clock import Now
+from hq.kernel.config import ServerConfig
+from hq.kernel.daemon import Background, Done
+from hq.kernel.identity import may_send
+from hq.kernel.log import Log
+from hq.kernel.timers import Timers
+from hq.model.changes import AuditRecord, Changes
+from hq.model.user import Role
+from hq.protocol.base import Message
+from hq.protocol.peers import PeerBye, PeerHeartbeat
+from hq.server import admin_daemon, enrolment, handlers, performers, probe
+from hq.server.configuration import read_configuration
+from hq.server.enrolsocket import EnrolSocket
+from hq.server.gate import Gate
+from hq.server.outbox import Outbox
+from hq.server.requests import STRANGER, Caller, Request
+from hq.server.sessions import SILENT_BEATS, Session, Sessions
+from hq.server.writing import WriterLike
+
+#: Seconds between two tries to build the core anew from a database that refused a commit and then went away.
+REBUILD_PAUSE = 5.0
+#: Seconds that a stop waits for a commit that is under way.
+STOP_PATIENCE = 10.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes into one step and is finished by its commit."""
+
+    events: list[Event] = field(default_factory=list)
+    extra: Changes = field(default_factory=Changes)  # audit rows and settings of the handlers
+    after: list[Callable[[], None]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.after or self.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A blocking call in the background, for a request."""
+
+    request: Request | None
+    then: Callable[[Any], None]
+
+
+class Server:
+    """hq-server. Tests call `tick` by hand; `hq.server.app` gives it to the loop."""
+
+    def __init__(self, *, instance: str, etc: str, config: ServerConfig, port: Port, store: Store, writer: WriterLike,
+                 background: Background, log: Log, now: Now, enrol: EnrolSocket | None = None) -> None:  # fmt: skip
+        self.instance = instance
+        self.etc = etc
+        self.config = config
+        self.store = store
+        self.writer = writer
+        self.background = background
+        self.log = log
+        self.now = now
+        self.started = now
+        self.sessions = Sessions()
+        self.enrol_socket = enrol
+        self.enrolment = enrolment.Enrolment(instance)
+        self.gate = Gate()
+        snapshot = store.load()
+        self.settings = dict(snapshot.settings)
+        self.cluster = Cluster(instance, snapshot, now.wall)
+        self.outbox = Outbox(port, log.category("network"))
+        self.outbox.epoch = self.epoch = int(self.settings.get("epoch", "0")) + 1
+        self.timers = Timers()
+        self.timers.add("heartbeat", config.heartbeat, now.boot)
+        self.timers.add("probe", config.probe_interval, now.boot)
+        self.timers.add("housekeeping", 60.0, now.boot)
+        self.batch = Batch()
+        self.counts = {"messages": 0, "commits": 0, "refused": 0, "faults": 0}
+        self.is_probing = False
+        self._in_flight: tuple[Batch, list[Action]] | None = None
+        self._settled: deque[tuple[Request | None, Callable[[], None]]] = deque()
+        self._wake: float | None = None
+        self._rebuild_at: float | None = None
+        self._is_stopping = False
+        self._stop_by = 0.0
+        self._is_done = False
+        self.set_setting("epoch", str(self.epoch))
+        self.batch.events.append(read_configuration(etc))
+        probe.start(self)
+
+    # --- what handlers and performers use -----------------------------------------------------------------------
+
+    def add(self, event: Event) -> None:
+        """Tell the core something with the next step."""
+        self.batch.events.append(event)
+
+    def after_commit(self, function: Callable[[], None]) -> None:
+        """Call `function` once everything that was added until now is durable."""
+        self.batch.after.append(function)
+
+    def audit(self, actor: str, role: str, action: str, owner: str, target: str, detail: str = "") -> None:
+        """Note who did what, in the next commit."""
+        self.batch.extra.audit.append(
+            AuditRecord(at=self.now.wall, actor=actor, role=role, action=action, owner=owner, target=target, detail=detail[:1000])
+        )
+
+    def set_setting(self, name: str, value: str) -> None:
+        """Keep a setting of the instance, durable with the next commit."""
+        self.settings[name] = value
+        self.batch.extra.settings[name] = value
+
+    def when_settled(self, request: Request | None, function: Callable[[], None]) -> None:
+        """Call `function` at a moment when memory and database say the same: no commit is under way (or the database is away)."""
+        self._settled.append((request, function))
+
+    def ask(self, request: Request | None, function: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run a blocking call beside the loop, then `then(value)`. Its failure is the request's answer."""
+        self.background.run(Ask(request, then), function)
+
+    def caller_of(self, key: str) -> Caller:
+        """Whose key it is, now: a key that was revoked a moment ago is a stranger's."""
+        record = self.cluster.key(key)
+        if record is None or not record.is_enabled:
+            return STRANGER
+        user = self.cluster.user(record.user)
+        if user is None or (record.role is Role.ADMIN and not user.is_admin):
+            return STRANGER
+        return Caller(record.user, record.role, record.host, key, user.is_enabled)
+
+    def end_session(self, session: Session, reason: str) -> None:
+        """Forget a user-server; nothing of its user is lost by that."""
+        if self.sessions.of(session.user) is session:
+            self.sessions.drop(session.user)
+            self.add(UserServerWent(user=session.user, reason=reason))
+        for token in session.watches:
+            self.add(Unwatched(token))
+        self.log.category("system").info("user-server of %s went: %s", session.user, reason)
+
+    # --- the tick -----------------------------------------------------------------------------------------------
+
+    def tick(self, now: Now) -> float | None:
+        """Take all that has arrived, act on it, and return when to be called at the latest (CLOCK_BOOTTIME)."""
+        self.now = now
+        self._receive()
+        for done in self.background.finished():
+            self._take(done)
+        for name in self.timers.due(now.boot):
+            self._beat(name)
+        self._commits()
+        self._run_settled()
+        if not self._is_stopping:
+            self._step()
+        for peer in self.outbox.flush():
+            self._unreachable(peer)
+        if self._is_stopping and (self._in_flight is None or now.boot >= self._stop_by):
+            self._is_done = True
+        return self._deadline()
+
+    def _receive(self) -> None:
+        for received in self.gate.take(self.outbox.port, self.now.boot, self._is_known):
+            self._open(received)
+        if self.enrol_socket is not None:
+            for line in self.enrol_socket.poll(self.now.boot):
+                enrolment.take_line(self, line)
+
+    def _is_known(self, key: str) -> bool:
+        return self.cluster.key(key) is not None
+
+    def _open(self, received: Received) -> None:
+        peer, letter, note = received
+        if letter is None:
+            self.log.category("security").warning("from %.8s: %s", peer.key, note)
+            return
+        for message in letter.messages:
+            self.counts["messages"] += 1
+            self._dispatch(peer, letter.id, message)
+
+    def _dispatch(self, peer: Peer, number: int, message: Message) -> None:
+        caller = self.caller_of(peer.key)
+        outbox = self.outbox  # a later rebuild keeps it
+        request = Request(caller, lambda answer: outbox.answer(peer, number, answer), peer)
+        tag = str(message.__struct_config__.tag)
+        refusal = handlers.refusal(caller, message) if may_send(message, caller.role) else self._not_allowed(caller, tag)
+        if refusal is not None:
+            self.counts["refused"] += 1
+            self.log.category("security").warning("%s of %s (%.8s) refused: %s", tag, caller.user or "a stranger", peer.key, refusal)
+            request.fail(refusal)
+            return
+        session = self.sessions.at(caller.user, peer)
+        if session is not None:
+            session.heard = self.now.boot
+        elif caller.role is Role.USER_SERVER and not handlers.is_first_word(message):
+            request.reply(PeerBye(reason="say hello first: hq-server does not know this connection (any more)"))
+            return
+        self._guarded(request, f"{tag} of {caller.user}", lambda: handlers.handle(self, request, message))
+
+    def _guarded(self, request: Request | None, what: str, function: Callable[[], None]) -> None:
+        """Do something for a request. What is refused is the answer; a fault of ours is noted, told, and never the end of everybody's server."""
+        try:
+            function()
+        except HqError as error:
+            self.log.category("requests").info("%s: %s", what, error)
+            if request is not None:
+                request.fail(error)
+        except Exception as error:  # noqa: BLE001 - a peer's message must not end the server
+            self.counts["faults"] += 1
+            self.log.category("error").error("%s: %s", what, error, exc_info=error)
+            if request is not None:
+                request.fail("hq-server failed over this request: its log says why")
+
+    def _not_allowed(self, caller: Caller, tag: str) -> str:
+        if caller.role is Role.STRANGER:
+            return (
+                "hq-server does not know this key: it was never enrolled, was revoked, or its user is no longer in the file users. "
+                "Enrol it again, or ask the owner of the instance"
+            )
+        return f"a {caller.role.value} may not send {tag}"
+
+    def _take(self, done: Done) -> None:
+        ask = done.token
+        assert isinstance(ask, Ask)
+        if done.error is None:
+            self._guarded(ask.request, "an outcome", lambda: ask.then(done.value))
+            return
+        if isinstance(done.error, HqError):
+            problem: HqError = done.error
+        else:
+            self.log.category("database").error("%s", done.error, exc_info=done.error)
+            problem = UnavailableError("the state database does not answer now: try again in a moment (hq-server's log says why)")
+        if ask.request is not None:
+            ask.request.fail(problem)
+
+    def _beat(self, name: str) -> None:
+        if name == "heartbeat":
+            lease = SILENT_BEATS * self.timers.intervals()["heartbeat"]
+            for session in self.sessions.silent(self.now.boot, lease):
+                self.end_session(session, f"silent for {self.now.boot - session.heard:.0f} s")
+            for session in self.sessions:
+                self.outbox.tell(session.peer, PeerHeartbeat())
+        elif name == "probe":
+            probe.start(self)
+        elif name == "housekeeping":
+            self.enrolment.forget_old(self.now.boot)
+            self.gate.forget_old()
+
+    # --- commits ------------------------------------------------------------------------------------------------
+
+    def _commits(self) -> None:
+        for done in self.writer.finished():
+            assert self._in_flight is not None and done.token is self._in_flight[0]
+            batch, actions = self._in_flight
+            self._in_flight = None
+            if done.error is not None:
+                self._reject(batch, done.error)
+            else:
+                self.counts["commits"] += 1
+                self._complete(batch, actions)
+
+    def _complete(self, batch: Batch, actions: list[Action]) -> None:
+        performers.perform(self, actions)
+        for function in batch.after:
+            function()
+
+    def _reject(self, batch: Batch, error: BaseException) -> None:
+        """The database refused the data of a commit: memory is ahead of it. What is recorded counts; everybody comes in anew."""
+        self.log.category("database").error("a commit was refused, the state is read again from the database: %s", error)
+        answer = error if isinstance(error, HqError) else DatabaseError("the state database refused this: hq-server's log says why")
+        self._fail_batch(batch, answer)
+        self._rebuild_at = self.now.boot
+
+    def _fail_batch(self, batch: Batch, error: HqError) -> None:
+        for event in batch.events:
+            token = getattr(event, "token", None)
+            if isinstance(token, Request):
+                token.fail(error)
+
+    def _rebuild(self) -> None:
+        try:
+            snapshot = self.store.load()
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises: it is tried again
+            self.log.category("database").error("the state cannot be read: %s", error)
+            self._rebuild_at = self.now.boot + REBUILD_PAUSE
+            return
+        self._rebuild_at = None
+        self.settings = dict(snapshot.settings)
+        self.cluster = Cluster(self.instance, snapshot, self.now.wall)
+        self._wake = None
+        waiting, self.batch = self.batch, Batch()
+        self.batch.events.append(read_configuration(self.etc))
+        self.batch.events.extend(UserServerCame(user=session.user) for session in self.sessions)
+        self.batch.events.extend(event for event in waiting.events if not isinstance(event, ConfigurationRead))
+        self.batch.after, self.batch.extra = waiting.after, waiting.extra
+        for session in self.sessions:
+            self.outbox.tell(session.peer, PeerBye(reason="hq-server has read its state again: say hello"))
+            self.end_session(session, "hq-server has read its state again")
+
+    def _run_settled(self) -> None:
+        if self._in_flight is None or self.writer.trouble:
+            while self._settled:
+                request, function = self._settled.popleft()
+                self._guarded(request, "a read", function)
+
+    def _step(self) -> None:
+        if self._rebuild_at is not None and self._rebuild_at <= self.now.boot:
+            self._rebuild()
+        while self._in_flight is None and self._rebuild_at is None:
+            is_due = self._wake is not None and self._wake <= self.now.wall
+            if not self.batch and not is_due:
+                return
+            batch, self.batch = self.batch, Batch()
+            try:
+                step = self.cluster.step(batch.events, self.now.wall)
+            except Exception as error:  # noqa: BLE001 - the state in memory may be half changed: what is recorded counts
+                self.counts["faults"] += 1
+                self.log.category("error").critical("the core failed over %d events", len(batch.events), exc_info=error)
+                self._fail_batch(batch, RefusedError("hq-server failed over this request: its log says why"))
+                self._rebuild_at = self.now.boot
+                return
+            self._wake = step.wake
+            changes = step.changes
+            changes.audit.extend(batch.extra.audit)
+            changes.settings.update(batch.extra.settings)
+            if changes:
+                self._in_flight = (batch, step.actions)
+                self.writer.submit(batch, changes)
+                self._commits()  # an inline writer has ended already
+            else:
+                self._complete(batch, step.actions)
+            if is_due and self._wake is not None and self._wake <= self.now.wall:
+                return  # a core that wants the same moment again must not hold the loop
+
+    def _unreachable(self, peer: Peer) -> None:
+        for session in self.sessions.by_key(peer.key):
+            if session.peer == peer:
+                self.log.category("network").info("user-server of %s does not take messages now", session.user)
+
+    def _deadline(self) -> float | None:
+        moments = [self.timers.next()]
+        if self._in_flight is None and self._rebuild_at is None:
+            if self._wake is not None:
+                moments.append(self.now.boot + max(0.01, self._wake - self.now.wall))
+            if self.batch or self._settled:
+                moments.append(self.now.boot)
+        moments.append(self._rebuild_at)
+        if self._is_stopping:
+            moments.append(self._stop_by)
+        if self.gate.has_more:
+            moments.append(self.now.boot)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def reload(self, now: Now) -> None:
+        """Re-read cluster.tab, users and hq.yaml (SIGHUP). Errors are reported, and everything stays as it was."""
+        self.now = now
+        try:
+            admin_daemon.reload_now(self)
+        except HqError as error:
+            self.log.category("system").error("reload: nothing was changed: %s", error)
+
+    def stop(self, now: Now) -> None:
+        """Say goodbye. Jobs run on; what is under way is committed before the loop ends."""
+        self.now = now
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._stop_by = now.boot + STOP_PATIENCE
+            for session in self.sessions:
+                self.outbox.tell(session.peer, PeerBye(reason="hq-server stops"))
+            self.outbox.flush()
+            if self._in_flight is None:
+                self._is_done = True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the loop should end."""
+        return self._is_done
+
+    @property
+    def version(self) -> str:
+        """The version of hq."""
+        return __version__

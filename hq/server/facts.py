@@ -1,0 +1,67 @@
+"""What is told of one job beside its row: the facts of the request, and how an ended one ended."""
+
+from __future__ import annotations
+
+from hq.model.job import JobRecord, TaskRecord
+from hq.model.quantities import format_bytes, format_seconds
+from hq.model.states import Outcome
+
+Fact = str | int | float | bool | None
+
+
+def text_of(data: bytes) -> str:
+    """Bytes for people: UTF-8, the rest and control characters escaped."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def job_facts(job: JobRecord, task: TaskRecord | None, *, is_owner: bool) -> dict[str, Fact]:
+    """The facts of the request in the order in which they are shown. An administrator sees no paths."""
+    spec, wishes = job.spec, job.wishes
+    found: dict[str, Fact] = {
+        "group": wishes.group, "info": wishes.info, "priority": wishes.priority, "slots": spec.slots,
+        "memory": format_bytes(spec.memory), "time_limit": format_seconds(spec.time_limit), "grace": format_seconds(spec.grace),
+        "estimated_time": format_seconds(wishes.estimated_time), "estimated_memory": format_bytes(wishes.estimated_memory),
+        "resources": " ".join(f"{name}={count}" for name, count in sorted(spec.resources.items())),
+        "hosts": ",".join(wishes.hosts), "exclude": ",".join(wishes.exclude), "queue": wishes.queue, "array": spec.indices,
+        "throttle": wishes.throttle, "begin": wishes.begin, "is_held": wishes.is_held, "is_rerunnable": spec.is_rerunnable,
+        "retries": spec.retries, "nice": spec.nice, "umask": f"{spec.umask:03o}",
+    }  # fmt: skip
+    if is_owner:
+        found.update(
+            {
+                "chdir": text_of(spec.cwd), "shell": text_of(spec.shell) if spec.is_shell else None,
+                "script": bool(spec.script), "stdin": text_of(spec.stdin) or "/dev/null", "stdout": text_of(spec.stdout),
+                "stderr": text_of(spec.stderr), "logfile": text_of(spec.logfile), "output_limit": format_bytes(spec.output_limit),
+                "output_limit_action": spec.output_action.value,
+            }  # fmt: skip
+        )
+    if task is not None:
+        found["pid"] = task.pid
+    return {name: value for name, value in found.items() if value not in ("", None, "-")}
+
+
+_WORDS = {
+    Outcome.OK: "It ended well", Outcome.CANCELLED: "It was cancelled", Outcome.TIMEOUT: "It was ended at its time limit",
+    Outcome.MEMORY: "It was ended at its memory limit", Outcome.LOST: "Its host was lost, and it may not be run again",
+    Outcome.REFUSED: "It was refused: it can never run",
+}  # fmt: skip
+
+
+def ended_sentences(job: JobRecord, task: TaskRecord | None) -> list[str]:
+    """How an ended job or task ended, in sentences."""
+    if task is None:
+        return [f"Job {job.id} has ended; 'hq-client job {job.id}' shows how, and its tasks by outcome."]
+    if task.outcome is Outcome.FAILED:
+        words = f"It failed by signal {task.signal}" if task.signal else f"It failed with exit code {task.exit_code}"
+    else:
+        words = _WORDS.get(task.outcome or Outcome.OK, "It ended")
+    where = f" on {task.host}" if task.host else ""
+    sentences = [f"{words}{where}{f' (attempt {task.attempt})' if task.attempt > 1 else ''}."]
+    if task.started is not None and task.ended is not None:
+        sentences.append(f"It ran for {format_seconds(max(0.0, task.ended - task.started))}.")
+    elif not task.started:
+        sentences.append("It never started.")
+    if task.reason:
+        sentences.append(f"Reason: {task.reason}")
+    return sentences

@@ -1,0 +1,85 @@
+"""Messages about runs: reports, rolls, blobs. Whose they are is the connection's word, not theirs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hq.core.events import RollCalled, RunsReported
+from hq.errors import RemoteError
+from hq.model.ids import AttemptKey
+from hq.model.runs import RunReport
+from hq.protocol.runs import BlobGet, BlobPut, RunRecorded, RunReported, RunRoll
+from hq.server.requests import Request
+
+if TYPE_CHECKING:
+    from hq.server.daemon import Server
+
+MAX_REASON = 2000
+MAX_DIGESTS = 1000
+_MAX = 1 << 62
+
+
+def _moment(value: float | None, otherwise: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) and 0 <= value < 1e11 else otherwise
+
+
+def _within(value: int | None, low: int, high: int) -> int | None:
+    return value if value is not None and low <= value <= high else None
+
+
+def clean_report(report: RunReport, sent: float) -> RunReport:
+    """The report with what no process can have taken out: a peer's numbers must fit the database's columns."""
+    cpu = report.cpu if report.cpu is not None and math.isfinite(report.cpu) and 0 <= report.cpu < 1e12 else None
+    at = _moment(report.at, sent)
+    assert at is not None
+    return replace(report, at=at, started=_moment(report.started, None), pid=_within(report.pid, 1, 2**31 - 1),
+                   exit_code=_within(report.exit_code, 0, 255), signal=_within(report.signal, 1, 127),
+                   max_rss=_within(report.max_rss, 0, _MAX), cpu=cpu, reason=report.reason[:MAX_REASON])  # fmt: skip
+
+
+def _is_key(key: AttemptKey) -> bool:
+    return 0 < key.job < _MAX and -1 <= key.index < 2**31 and 0 < key.attempt < 2**31
+
+
+def _check_host(request: Request, host: str) -> None:
+    """An exec-server's own connection speaks for its host only; a user-server for all of its user's."""
+    if request.caller.host and request.caller.host != host:
+        raise RemoteError(f"a connection of {request.caller.host} reports about {host[:255]}")
+
+
+def reported(server: Server, request: Request, message: RunReported) -> None:
+    """Reports of an exec-server; acknowledged when they are durable."""
+    _check_host(request, message.host)
+    if not 0 <= message.sequence < _MAX:
+        raise RemoteError(f"run.reported of {message.host[:255]} has the sequence number {message.sequence}")
+    sent = _moment(message.sent, None)
+    now = server.now.wall
+    reports = tuple(clean_report(report, now if sent is None else sent) for report in message.reports if _is_key(report.key))
+    if reports and message.host in server.cluster.hosts:
+        server.add(RunsReported(user=request.caller.user, host=message.host, reports=reports, skew=0.0 if sent is None else now - sent))
+    if message.sequence and request.peer is not None:
+        peer, answer = request.peer, RunRecorded(host=message.host, sequence=message.sequence)
+        server.after_commit(lambda: server.outbox.tell(peer, answer))
+
+
+def roll(server: Server, request: Request, message: RunRoll) -> None:
+    """What an exec-server has, after it came (back)."""
+    _check_host(request, message.host)
+    if message.host in server.cluster.hosts:
+        server.add(RollCalled(user=request.caller.user, host=message.host, runs=frozenset(key for key in message.runs if _is_key(key))))
+
+
+def get_blobs(server: Server, request: Request, message: BlobGet) -> None:
+    """Sealed environments and scripts of the caller's own jobs."""
+    user, digests = request.caller.user, message.digests[:MAX_DIGESTS]
+
+    def answer(found: dict[str, bytes]) -> None:
+        missing = tuple(digest for digest in message.digests if digest not in found)
+        request.reply(BlobPut(blobs=found, missing=missing))
+
+    server.when_settled(request, lambda: server.ask(request, lambda: server.store.blobs(digests, user), answer))
+
+
+HANDLERS = {RunReported: reported, RunRoll: roll, BlobGet: get_blobs}

@@ -1,0 +1,52 @@
+"""How the core's actions are done: messages to user-servers, answers to requests. Called after the commit only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hq.core.events import Action, AnnounceHosts, DropKeys, Reply, SignalRuns, StartRuns, StopRuns
+from hq.protocol.base import Message
+from hq.protocol.peers import HostsListed, PeerRefused
+from hq.protocol.runs import RunSignal, RunStart, RunStop
+from hq.server.requests import Request
+
+if TYPE_CHECKING:
+    from hq.server.daemon import Server
+
+
+def perform(server: Server, actions: Sequence[Action]) -> None:
+    """Do all of them, in order. What cannot be delivered is asked for again by the core once the user-server is back."""
+    for action in actions:
+        match action:
+            case StartRuns():
+                _tell(server, action.user, RunStart(host=action.host, specs=action.specs, orders=action.orders))
+            case StopRuns():
+                _tell(server, action.user, RunStop(host=action.host, runs=action.runs, outcome=action.outcome, reason=action.reason))
+            case SignalRuns():
+                _tell(server, action.user, RunSignal(host=action.host, runs=action.runs, signal=action.signal))
+            case Reply():
+                if isinstance(action.token, Request):
+                    action.token.settle(action.value)
+            case AnnounceHosts():
+                hosts = tuple(host.spec for host in server.cluster.hosts.values() if host.is_listed)
+                for session in server.sessions:
+                    server.outbox.tell(session.peer, HostsListed(hosts=hosts))
+            case DropKeys():
+                for key in action.keys:
+                    drop_key(server, key)
+
+
+def drop_key(server: Server, key: str) -> None:
+    """Put out whoever came by this key."""
+    for session in server.sessions.by_key(key):
+        server.outbox.tell(session.peer, PeerRefused(reason="this key was revoked, or its user was disabled or removed"))
+        server.end_session(session, "its key was revoked, or the user was disabled or removed")
+
+
+def _tell(server: Server, user: str, message: Message) -> None:
+    session = server.sessions.of(user)
+    if session is None:
+        server.log.category("jobs").info("%s for %s waits: no user-server of his is up", type(message).__struct_config__.tag, user)
+        return
+    server.outbox.tell(session.peer, message)
