@@ -7,14 +7,12 @@ may be sent again. One multi-row statement a table. Retrying is the business of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, exc, func, select, tuple_, union_all, update
-from sqlalchemy.dialects import mysql, sqlite
-from sqlalchemy.sql import Executable
 
 from hq.db import convert, tables
+from hq.db.bulk import append, put
 from hq.db.engine import reached
 from hq.db.faults import explain, is_transient
 from hq.db.results import Part, counts_of, ended_job_parts, result_row, worst_of
@@ -38,20 +36,6 @@ T = TypeVar("T")
 def _chunks(values: Iterable[T], size: int = CHUNK) -> Iterable[list[T]]:
     every = list(values)
     return (every[start : start + size] for start in range(0, len(every), size))
-
-
-@lru_cache(maxsize=64)
-def _upsert(table: Table, is_sqlite: bool, mutable: tuple[str, ...] | None = None) -> Executable:
-    """INSERT that updates `mutable` (None: all other columns; empty: nothing) where the primary key is there already."""
-    keys = [column.name for column in table.primary_key]
-    names = [column.name for column in table.columns if column.name not in keys] if mutable is None else list(mutable)
-    if is_sqlite:
-        lite = sqlite.insert(table)
-        if not names:
-            return lite.on_conflict_do_nothing(index_elements=keys)
-        return lite.on_conflict_do_update(index_elements=keys, set_={name: lite.excluded[name] for name in names})
-    my = mysql.insert(table)
-    return my.on_duplicate_key_update({name: my.inserted[name] for name in names or keys[:1]})
 
 
 class Store:
@@ -111,7 +95,6 @@ class Store:
         return True
 
     def _write(self, connection: Connection, changes: Changes) -> None:
-        put = self._put
         put(connection, tables.user, map(convert.user_row, changes.users.values()))
         self._remove(connection, tables.user, changes.users_removed)
         put(connection, tables.user_key, map(convert.key_row, changes.keys.values()))
@@ -131,20 +114,11 @@ class Store:
             self._remove_tasks(connection, [task.key for task in changes.tasks_ended])
         if changes.jobs_ended:
             self._end_jobs(connection, changes)
-        self._append(connection, tables.task_event, convert.event_rows(changes.events))
-        self._append(connection, tables.audit, list(map(convert.audit_row, changes.audit)))
+        append(connection, tables.task_event, convert.event_rows(changes.events))
+        append(connection, tables.audit, map(convert.audit_row, changes.audit))
         if changes.loads:
-            self._append(connection, tables.host_load, list(map(convert.load_row, changes.loads)))
+            append(connection, tables.host_load, map(convert.load_row, changes.loads))
             self._trim_loads(connection, changes)
-
-    def _put(self, connection: Connection, table: Table, rows: Iterable[convert.Row], mutable: tuple[str, ...] | None = None) -> None:
-        every = list(rows)
-        if every:
-            connection.execute(_upsert(table, self._is_sqlite, mutable), every)
-
-    def _append(self, connection: Connection, table: Table, rows: list[convert.Row]) -> None:
-        if rows:
-            connection.execute(table.insert(), rows)
 
     def _remove(self, connection: Connection, table: Table, names: Iterable[object]) -> None:
         (key,) = table.primary_key.columns
@@ -170,7 +144,7 @@ class Store:
             row = convert.job_row(record)
             row["ended"] = record.submitted if record.ended is None else record.ended
             rows.append(row | result_row(record, parts[job], convert.cut(reasons.get(job, ""), convert.MAX_REASON)))
-        self._put(connection, tables.job_history, rows)
+        put(connection, tables.job_history, rows)
         self._remove(connection, tables.job, changes.jobs_ended)
 
     def _trim_loads(self, connection: Connection, changes: Changes) -> None:
