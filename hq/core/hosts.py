@@ -1,0 +1,142 @@
+"""A host while hq-server runs: what is occupied by whom, what load was seen, and whether anything new may go there.
+
+Load: hq's own tasks are part of the load average, with its delay of a minute. `own_load` follows them with the same decay, so that
+the load of *others* is what a sample shows beyond it; a host full of short tasks of ours is not mistaken for a busy one.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from math import exp
+
+from hq.model.host import HostRecord, LoadSample
+from hq.model.ids import TaskKey
+from hq.model.job import JobSpec
+
+#: Samples older than this say nothing (seconds).
+FRESH = 60.0
+#: The share of the machine's slots that load and tasks together may reach.
+LOAD_LIMIT = 1.1
+#: The decay of load1 (seconds).
+_LOAD_MEMORY = 60.0
+#: What is placeable in this version of the house.
+PLACEABLE_BACKENDS = frozenset({"process"})
+
+
+class HostState:
+    """One host. `tasks` are the tasks placed here, with the slot indices given to them."""
+
+    __slots__ = ("alive", "by_user", "memory_taken", "occupied", "order", "own_at", "own_load", "probed", "record",
+                 "resources_taken", "samples", "tasks", "unreachable", "_free", "_slots")  # fmt: skip
+
+    def __init__(self, record: HostRecord, order: int, now: float) -> None:
+        self.record = record
+        self.order = order
+        self.occupied = 0
+        self.tasks: dict[TaskKey, tuple[int, ...]] = {}
+        self.by_user: dict[str, set[TaskKey]] = {}
+        self.memory_taken = 0
+        self.resources_taken: dict[str, int] = {}
+        self.samples: dict[str, LoadSample] = {}
+        self.alive: set[str] = set()  # users whose exec-server here is alive
+        self.probed = False
+        self.unreachable: str | None = None
+        self.own_load = 0.0
+        self.own_at = now
+        self._slots = record.spec.slots
+        self._free = list(range(self._slots))
+
+    @property
+    def name(self) -> str:
+        """The short name."""
+        return self.record.spec.name
+
+    @property
+    def free(self) -> int:
+        """Slots that could be given away now; never negative."""
+        return max(0, self.record.spec.slots - self.occupied)
+
+    def update(self, record: HostRecord) -> None:
+        """Take a new row: slots may have grown or shrunk, tasks stay where they are."""
+        self.record = record
+        if record.spec.slots != self._slots:
+            self._slots = record.spec.slots
+            used = {index for given in self.tasks.values() for index in given}
+            self._free = [index for index in range(self._slots) if index not in used]
+            heapify(self._free)
+
+    def occupy(self, key: TaskKey, user: str, spec: JobSpec, now: float) -> tuple[int, ...]:
+        """Give the lowest free slots to a task, and memory and resources as asked. The caller has checked that it fits."""
+        assert key not in self.tasks, f"{key} is on {self.name} already"
+        self._follow(now)
+        # after a reload with fewer slots a restarted server may find more tasks than indices: those have none
+        given = tuple(heappop(self._free) for _ in range(min(spec.slots, len(self._free))))
+        self.tasks[key] = given
+        self.by_user.setdefault(user, set()).add(key)
+        self.occupied += spec.slots
+        self.memory_taken += spec.memory or 0
+        for name, count in spec.resources.items():
+            self.resources_taken[name] = self.resources_taken.get(name, 0) + count
+        return given
+
+    def release(self, key: TaskKey, user: str, spec: JobSpec, now: float) -> None:
+        """Take back what a task had."""
+        self._follow(now)
+        for index in self.tasks.pop(key):
+            if index < self._slots:
+                heappush(self._free, index)
+        mine = self.by_user[user]
+        mine.discard(key)
+        if not mine:
+            del self.by_user[user]
+        self.occupied -= spec.slots
+        self.memory_taken -= spec.memory or 0
+        for name, count in spec.resources.items():
+            self.resources_taken[name] -= count
+
+    def _follow(self, now: float) -> None:
+        self.own_load = self.own_load_at(now)
+        self.own_at = max(now, self.own_at)
+
+    def own_load_at(self, now: float) -> float:
+        """What hq's own tasks have in the load average of a minute, if each slot works."""
+        return self.occupied + (self.own_load - self.occupied) * exp(-max(0.0, now - self.own_at) / _LOAD_MEMORY)
+
+    def fresh_sample(self, now: float) -> LoadSample | None:
+        """The lowest fresh sample of all users: nobody can make a host look busy to others by himself."""
+        fresh = [sample for sample in self.samples.values() if now - sample.at <= FRESH]
+        return min(fresh, key=lambda sample: sample.load1) if fresh else None
+
+    def headroom(self, now: float) -> float | None:
+        """Slots that may be added before load and tasks pass 1.1 × total; None: no fresh sample, so only slots count."""
+        sample = self.fresh_sample(now) if self.samples else None
+        if sample is None:
+            return None
+        spec = self.record.spec
+        others = max(0.0, sample.load1 - self.own_load_at(now))
+        # an owner who gives more slots than cores wants them used
+        return LOAD_LIMIT * max(spec.total, spec.slots) - others - self.occupied
+
+    def closed(self) -> str | None:
+        """Why nothing new goes here, for anybody; None if the host is open."""
+        record = self.record
+        if not record.is_listed:
+            return "is no longer in cluster.tab"
+        if record.drain_reason is not None:
+            return f"is draining: {record.drain_reason}" if record.drain_reason else "is draining"
+        if not record.is_active:
+            return "is not active"
+        if record.spec.backend not in PLACEABLE_BACKENDS:
+            return f"has the backend '{record.spec.backend}', which is not served yet"
+        if self.unreachable is not None and not self.alive:
+            return f"cannot be reached: {self.unreachable}"
+        return None
+
+    def memory_free(self) -> int | None:
+        """Bytes not given away; None: nobody said how much there is, so none is counted."""
+        memory = self.record.spec.memory
+        return None if memory is None else memory - self.memory_taken
+
+    def resource_free(self, name: str) -> int:
+        """Units of a resource not given away."""
+        return self.record.spec.resources.get(name, 0) - self.resources_taken.get(name, 0)

@@ -1,0 +1,211 @@
+"""The live jobs, hosts, groups and users as rows. Jobs that have ended are the database's."""
+
+from __future__ import annotations
+
+from hq.core.jobs import LiveJob
+from hq.core.selecting import command_of, named_indices, named_jobs, passes
+from hq.core.state import State
+from hq.model.job import JobRecord, TaskRecord
+from hq.model.rows import HostRow, Row
+from hq.model.selection import Selection
+from hq.model.states import TaskState
+from hq.model.text import printable
+
+#: The state of an array is the first of these that one of its tasks is in.
+LIVELIEST = (
+    TaskState.RUNNING, TaskState.STARTING, TaskState.SUSPENDED, TaskState.HOST_LOST, TaskState.WAITING, TaskState.HELD, TaskState.FINISHED,
+)  # fmt: skip
+_LIVELIEST_WORDS = tuple(state.value for state in LIVELIEST)
+
+
+def job_rows(cluster: State, selection: Selection, user: str | None, by_task: bool) -> list[Row]:
+    """Live jobs that `selection` means, newest first; `user` None: of everybody.
+
+    With `by_task` a row for each task that has left waiting and is live, in the order of the array, and for each that was named.
+    """
+    rows: list[Row] = []
+    for job in reversed(list(named_jobs(cluster, selection, user))):
+        if not passes(job, selection):
+            continue
+        indices = named_indices(selection, job)
+        if indices is not None:
+            rows.extend(task_row(job, index) for index in indices if job.has(index) and _is_meant(job, index, selection))
+        elif by_task:
+            ordered = sorted(job.tasks, key=job.position) or ([] if job.indices is not None else [job.index_at(0)])
+            rows.extend(task_row(job, index) for index in ordered if _is_meant(job, index, selection))
+        else:
+            rows.append(job_row(job))
+    return rows
+
+
+def _is_meant(job: LiveJob, index: int, selection: Selection) -> bool:
+    if not selection.states:
+        return True
+    task = job.tasks.get(index)
+    outcome = task.outcome.value if task is not None and task.outcome is not None and task.state is TaskState.FINISHED else None
+    return job.state_of(index).value in selection.states or outcome in selection.states
+
+
+def job_row(job: LiveJob) -> Row:
+    """The row of a live job."""
+    if job.indices is None:
+        return task_row(job, job.index_at(0))
+    counts = job.counts()
+    state = next((each for each in _LIVELIEST_WORDS if each in counts), TaskState.FINISHED.value)
+    live = [task for task in job.tasks.values() if task.state.is_placed]
+    return _row(
+        job.record,
+        str(job.id),
+        state,
+        live[0] if len(live) == 1 else None,
+        array=job.record.spec.indices,
+        tasks=counts,
+        exit_code=job.worst,
+        started=min((task.started for task in job.tasks.values() if task.started is not None), default=None),
+    )
+
+
+def task_row(job: LiveJob, index: int) -> Row:
+    """The row of one task of a live job."""
+    task = job.tasks.get(index)
+    state = job.state_of(index).value
+    if task is None:
+        return _row(job.record, str(job.key(index)), state, None)
+    code = None if task.outcome is None or task.state is not TaskState.FINISHED else task.exit_code
+    return _row(job.record, str(task.key), state, task, exit_code=code, started=task.started)
+
+
+def _row(
+    record: JobRecord,
+    name: str,
+    state: str,
+    task: TaskRecord | None,
+    *,
+    array: str | None = None,
+    tasks: dict[str, int] | None = None,
+    exit_code: int | None = None,
+    started: float | None = None,
+) -> Row:
+    spec, wishes = record.spec, record.wishes
+    is_ended = task is not None and task.state is TaskState.FINISHED
+    return Row(
+        id=record.id,
+        task=name,
+        name=printable(spec.name),
+        group=printable(wishes.group),
+        user=record.user,
+        command=command_of(record),
+        state=state,
+        outcome=task.outcome.value if task is not None and is_ended and task.outcome is not None else None,
+        exit_code=exit_code,
+        signal=task.signal if task is not None else None,
+        host=(task.host or None) if task is not None else None,
+        attempt=task.attempt if task is not None else 0,
+        slots=spec.slots,
+        priority=wishes.priority,
+        submitted=record.submitted,
+        started=started,
+        ended=task.ended if task is not None and is_ended else None,
+        max_rss=task.max_rss if task is not None else None,
+        cpu_seconds=task.cpu if task is not None else None,
+        reason=printable(task.reason) if task is not None else "",
+        info=printable(wishes.info),
+        array=array,
+        tasks=tasks or {},
+    )
+
+
+def host_rows(cluster: State, user: str | None) -> list[HostRow]:
+    """All hosts, in the order of cluster.tab. With a user, `link` says how his own exec-server there stands."""
+    rows = []
+    for host in sorted(cluster.hosts.values(), key=lambda host: host.order):
+        record, spec = host.record, host.record.spec
+        if not record.is_listed:
+            state = "removed"
+        elif record.drain_reason is not None:
+            state = "draining"
+        else:
+            state = "active" if record.is_active else "inactive"
+        reachable = True if host.alive else (host.unreachable is None) if host.probed else None
+        sample = host.fresh_sample(cluster.now)
+        link = cluster.link(user, host.name) if user is not None else None
+        reasons = [printable(text) for text in (record.drain_reason, None if host.alive else host.unreachable, link.reason if link else None) if text]
+        rows.append(
+            HostRow(
+                name=host.name,
+                address=spec.address,
+                state=state,
+                reachable=reachable,
+                slots=spec.slots,
+                occupied=host.occupied,
+                total=spec.total,
+                load1=sample.load1 if sample else None,
+                load5=sample.load5 if sample else None,
+                load15=sample.load15 if sample else None,
+                memory=spec.memory if spec.memory is not None else sample.memory_total if sample else None,
+                memory_free=sample.memory_free if sample else None,
+                transport=spec.transport,
+                backend=spec.backend,
+                queue=spec.queue,
+                info=printable(spec.info),
+                reason="; ".join(reasons),
+                link=link.state.value if link is not None else "",
+            )
+        )
+    return rows
+
+
+def group_rows(cluster: State, user: str, group: str | None) -> list[tuple[str, int, dict[str, int]]]:
+    """The user's groups with live jobs, or the one named: (group, live jobs, tasks by state)."""
+    found: dict[str, tuple[int, dict[str, int]]] = {}
+    for id in cluster.jobs_of.get(user, {}):
+        job = cluster.jobs[id]
+        name = job.record.wishes.group
+        if not name or (group is not None and name != group):
+            continue
+        jobs, tasks = found.get(name, (0, {}))
+        for state, count in job.counts().items():
+            tasks[state] = tasks.get(state, 0) + count
+        found[name] = (jobs + 1, tasks)
+    return [(name, jobs, tasks) for name, (jobs, tasks) in sorted(found.items())]
+
+
+def user_rows(cluster: State) -> list[dict[str, str | int | bool]]:
+    """All users: name, roles, is_enabled, whether his user-server is here, live jobs, running and waiting tasks."""
+    rows: list[dict[str, str | int | bool]] = []
+    for name, user in sorted(cluster.users.items()):
+        jobs = [cluster.jobs[id] for id in cluster.jobs_of.get(name, {})]
+        rows.append(
+            {
+                "user": name,
+                "roles": ",".join(sorted(user.roles)),
+                "is_enabled": user.is_enabled,
+                "user_server": name in cluster.present,
+                "jobs": len(jobs),
+                "placed": sum(job.placed for job in jobs),
+                "waiting": sum(job.untouched + job.states.get(TaskState.WAITING, 0) for job in jobs if not job.record.wishes.is_held),
+            }
+        )
+    return rows
+
+
+def facts(cluster: State) -> dict[str, str | int]:
+    """The cluster in a few figures, in the order in which they should be shown."""
+    hosts = list(cluster.hosts.values())
+    tasks: dict[str, int] = {}
+    for job in cluster.jobs.values():
+        for state, count in job.counts().items():
+            tasks[state] = tasks.get(state, 0) + count
+    found: dict[str, str | int] = {
+        "instance": cluster.instance,
+        "cluster": "active" if cluster.is_active else "not active",
+        "users": len(cluster.users),
+        "user-servers": len(cluster.present),
+        "hosts": len(hosts),
+        "hosts open": sum(host.closed() is None for host in hosts),
+        "slots": sum(host.record.spec.slots for host in hosts if host.record.is_listed),
+        "slots occupied": sum(host.occupied for host in hosts),
+        "jobs": len(cluster.jobs),
+    }
+    found.update({f"tasks {state}": tasks.get(state, 0) for state in _LIVELIEST_WORDS})
+    return found

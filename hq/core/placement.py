@@ -1,0 +1,182 @@
+"""Which waiting tasks go where: a pure proposal over a view of the cluster. Nothing here changes a job or a host.
+
+Priority, then first come; for each the host with most room: free slots, or what the load leaves if that is less. Within a plan room
+only shrinks, so a shape that did not fit once is not looked at again, and each class of demands keeps a heap of the hosts that suit
+it, put right when it is read. The applier checks again and takes what still fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import NamedTuple
+
+from hq.core.hosts import HostState
+from hq.core.jobs import Shape
+
+
+class Seat:
+    """A host in a plan: what it still has. `room`: slots that both its maximum and its load allow."""
+
+    __slots__ = ("free", "headroom", "is_idle", "memory", "name", "order", "resources", "queue", "room")
+
+    def __init__(self, host: HostState, now: float) -> None:
+        spec = host.record.spec
+        self.name = spec.name
+        self.order = host.order
+        self.queue = spec.queue
+        self.free = host.free
+        self.headroom = host.headroom(now)
+        self.is_idle = not host.occupied
+        self.memory = host.memory_free()
+        self.resources = {name: host.resource_free(name) for name in spec.resources}
+        self.room = self._room()
+
+    def _room(self) -> int:
+        return self.free if self.headroom is None else max(0, min(self.free, int(self.headroom + 1e-9)))
+
+    def suits(self, shape: Shape, bad: frozenset[str]) -> bool:
+        """Whether the host would do for the shape, slots aside."""
+        return (
+            self.name not in bad
+            and (not shape.hosts or self.name in shape.hosts)
+            and self.name not in shape.exclude
+            and (not shape.queue or shape.queue == self.queue)
+            and self.has(shape)
+        )
+
+    def has(self, shape: Shape) -> bool:
+        """Whether memory and resources suffice."""
+        return (not shape.memory or self.memory is None or self.memory >= shape.memory) and all(
+            self.resources.get(name, 0) >= count for name, count in shape.resources
+        )
+
+    def take(self, shape: Shape) -> None:
+        """One task sits down."""
+        self.free -= shape.slots
+        if self.headroom is not None:
+            self.headroom -= shape.slots
+        if self.memory is not None:
+            self.memory -= shape.memory
+        for name, count in shape.resources:
+            self.resources[name] -= count
+        self.is_idle = False
+        self.room = self._room()
+
+
+class QueueView(NamedTuple):
+    """Jobs of one shape in order: (sort key, job id, how many tasks may start). `bad`: hosts that this user's work cannot go to."""
+
+    shape: Shape
+    jobs: Iterator[tuple[tuple[int, int, int], int, int]]
+    bad: frozenset[str]
+
+
+class View(NamedTuple):
+    """What a plan is made from."""
+
+    queues: list[QueueView]
+    seats: list[Seat]
+
+
+class Proposal(NamedTuple):
+    """Placements in order, (job id, host name); and whether load, not slots, kept something from starting."""
+
+    placements: list[tuple[int, str]]
+    is_load_bound: bool
+
+
+class _Bench:
+    """The hosts that suit one class of demands, most room first, and the idle ones that only load keeps shut."""
+
+    def __init__(self, seats: list[Seat], shape: Shape, bad: frozenset[str]) -> None:
+        self.heap: list[tuple[int, int, Seat]] = []
+        self.shut: list[Seat] = []
+        for seat in seats:
+            if seat.suits(shape, bad):
+                if seat.room:
+                    self.heap.append((-seat.room, seat.order, seat))
+                if seat.room < seat.free:
+                    self.shut.append(seat)
+        heapify(self.heap)
+        # the least loaded first
+        self.shut.sort(key=lambda seat: (-(seat.headroom or 0.0), seat.order))
+
+    def best(self, shape: Shape) -> Seat | None:
+        """The seat to take, or None."""
+        heap, slots = self.heap, shape.slots
+        while heap:
+            room, order, seat = heap[0]
+            if seat.room != -room:
+                if seat.room:
+                    heapreplace(heap, (-seat.room, order, seat))
+                else:
+                    heappop(heap)
+            elif seat.room < slots:
+                break
+            elif not seat.has(shape):
+                heappop(heap)  # it will not get more within this plan
+            else:
+                return seat
+        # a high load must not starve a job for ever: a host where nothing of ours runs takes one
+        for seat in self.shut:
+            if seat.is_idle and seat.free >= slots and seat.has(shape):
+                return seat
+        return None
+
+    @property
+    def is_load_bound(self) -> bool:
+        return any(seat.room < seat.free for seat in self.shut)
+
+
+def plan(view: View) -> Proposal:
+    """Propose placements. The iterators of the view are used up; nothing else of it is changed but its seats."""
+    placements: list[tuple[int, str]] = []
+    benches: dict[object, _Bench] = {}
+    is_load_bound = False
+    heads: list[tuple[tuple[int, int, int], int, int, int]] = []  # sort key, which queue, job, tasks
+    for number, queue in enumerate(view.queues):
+        first = next(queue.jobs, None)
+        if first is not None:
+            heads.append((first[0], number, first[1], first[2]))
+    heapify(heads)
+    most = max((seat.free for seat in view.seats), default=0)
+    while heads:
+        order, number, job, count = heappop(heads)
+        shape, jobs, bad = view.queues[number]
+        if shape.slots > most:
+            continue
+        demand = (bad, shape[2:])
+        bench = benches.get(demand)
+        if bench is None:
+            bench = benches[demand] = _Bench(view.seats, shape, bad)
+        limit = heads[0][0] if heads else None
+        while limit is None or order <= limit:
+            seat = bench.best(shape)
+            if seat is None:
+                is_load_bound = is_load_bound or bench.is_load_bound
+                break
+            seat.take(shape)
+            placements.append((job, seat.name))
+            count -= 1
+            if not count:
+                following = next(jobs, None)
+                if following is None:
+                    break
+                order, job, count = following
+        else:
+            heappush(heads, (order, number, job, count))
+    return Proposal(placements, is_load_bound)
+
+
+def in_order(heap: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """The elements of a heap from the smallest, without changing it: k of them cost k·log k, whatever its length."""
+    if not heap:
+        return
+    frontier = [(heap[0], 0)]
+    while frontier:
+        value, place = heappop(frontier)
+        yield value
+        for child in (2 * place + 1, 2 * place + 2):
+            if child < len(heap):
+                heappush(frontier, (heap[child], child))

@@ -1,0 +1,75 @@
+"""Those who wait for jobs: who hears of what, and when nothing more comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hq.core.events import Counts, Progress, Watched
+from hq.core.jobs import LiveJob
+from hq.core.selecting import named_jobs, passes
+from hq.core.state import State
+
+
+@dataclass(slots=True)
+class _Watcher:
+    token: object
+    jobs: set[int]
+
+
+def counts_of(job: LiveJob) -> Counts:
+    """Where a job's tasks stand. `exit_code`: the worst of those that have finished (`hq.model.job.exit_code_of`)."""
+    reason = job.last_reason
+    if job.indices is None and job.tasks:
+        reason = next(iter(job.tasks.values())).reason
+    return Counts(id=job.id, tasks=job.counts(), is_finished=job.is_over, exit_code=job.worst, reason=reason)
+
+
+class Watchers:
+    """Tokens by job. News are the jobs that changed; the first word names all that are watched and live."""
+
+    def __init__(self) -> None:
+        self._by_token: dict[object, _Watcher] = {}
+        self._by_job: dict[int, dict[object, None]] = {}
+
+    def watch(self, state: State, event: Watched) -> None:
+        """Begin. Jobs that have ended already are not named: the database knows them."""
+        self.unwatch(event.token)
+        jobs = [job for job in named_jobs(state, event.selection, event.user) if passes(job, event.selection)]
+        state.reply(event.token, Progress(tuple(counts_of(job) for job in jobs), not jobs))
+        if jobs:
+            self._by_token[event.token] = _Watcher(event.token, {job.id for job in jobs})
+            for job in jobs:
+                self._by_job.setdefault(job.id, {})[event.token] = None
+
+    def unwatch(self, token: object) -> None:
+        """Forget a token."""
+        watcher = self._by_token.pop(token, None)
+        for id in watcher.jobs if watcher is not None else ():
+            tokens = self._by_job[id]
+            del tokens[token]
+            if not tokens:
+                del self._by_job[id]
+
+    def tell(self, state: State) -> None:
+        """Send the news of this step."""
+        if not self._by_job:
+            return
+        news: dict[object, list[Counts]] = {}
+        for id in sorted(state.touched & self._by_job.keys()):
+            job = state.jobs.get(id) or state.ended[id]
+            counts = counts_of(job)
+            for token in self._by_job[id]:
+                news.setdefault(token, []).append(counts)
+        for token, jobs in news.items():
+            watcher = self._by_token[token]
+            for counts in jobs:
+                if counts.is_finished:
+                    watcher.jobs.discard(counts.id)
+                    tokens = self._by_job[counts.id]
+                    del tokens[token]
+                    if not tokens:
+                        del self._by_job[counts.id]
+            is_done = not watcher.jobs
+            if is_done:
+                del self._by_token[token]
+            state.reply(token, Progress(tuple(jobs), is_done))
