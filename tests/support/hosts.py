@@ -256,7 +256,7 @@ def _undo(lease: Lease) -> None:
 def _take_back_include(config: Path) -> None:
     with locked("users"):
         # Another testbed may still need the line; files are undone before this, so what is left is another's.
-        if config.exists() and not [path for path in config.parent.glob("hq-*.conf")]:
+        if config.exists() and not list(config.parent.glob("hq-*.conf")):
             config.write_text(config.read_text().replace(_INCLUDE, "", 1))
 
 

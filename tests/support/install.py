@@ -17,10 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: Needed to test, not to run.
 DEVELOPMENT = (
     "mypy", "mypyc", "ruff", "hypothesis", "_hypothesis*", "pip", "setuptools", "pkg_resources", "_pytest", "pytest*", "xdist", "librt",
-    "importlinter", "grimp", "rich", "pygments", "_distutils_hack", "distutils-precedence.pth", "__editable__*", "hq", "hq-*", "hq.*",
-    "types_*", "*-stubs", "testcontainers", "docker", "coverage", "black", "ast_serialize*", "markdown_it", "execnet",
+    "importlinter", "grimp", "_distutils_hack", "distutils-precedence.pth", "__editable__*", "hq", "hq-*", "hq.*",
+    "types_*", "*-stubs", "testcontainers", "docker", "coverage", "black", "ast_serialize*", "execnet",
 )  # fmt: skip
-_IMPORTS = "import hq.errors, zmq, msgspec, yaml, sqlalchemy, paramiko, psutil, nacl, pymysql, tabulate, alembic"
+_IMPORTS = "import hq.errors, zmq, msgspec, yaml, sqlalchemy, paramiko, psutil, nacl, pymysql, tabulate, alembic, rich"
 
 
 @functools.cache
@@ -30,16 +30,20 @@ def readable_install() -> Path:
     The checkout's own if an unprivileged user gets at it; else a copy below /var/tmp, removed when this process ends. Raises
     AssertionError if there is no Python that others can run.
     """
-    own = REPOSITORY / "bin"
-    if _is_usable(Path(sys.executable), own):
-        return own
+    for own in _own():
+        if _is_usable(Path(sys.executable), own):
+            return own
     return _copy()
 
 
 def readable_python() -> Path:
     """The interpreter of `readable_install`, which can import hq (from any directory) and all that it needs."""
     bin_dir = readable_install()
-    return Path(sys.executable) if bin_dir == REPOSITORY / "bin" else bin_dir.parent / "venv" / "bin" / "python"
+    return Path(sys.executable) if bin_dir in _own() else bin_dir.parent / "venv" / "bin" / "python"
+
+
+def _own() -> tuple[Path, ...]:
+    return (Path(sys.executable).parent, REPOSITORY / "bin")
 
 
 def _nobody(argv: list[str]) -> subprocess.CompletedProcess[str]:

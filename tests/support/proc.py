@@ -14,7 +14,10 @@ from typing import Any
 
 import psutil
 
+from tests.support.install import readable_install, readable_python
 from tests.support.users import run_as, start_as
+
+__all__ = ["Command", "Result", "end_process", "is_running", "readable_install", "readable_python"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def read_config_text(path: str, depth: int = 0) -> str:
 
 
 def _files(value: str) -> tuple[str, ...]:
-    home = pwd.getpwuid(os.getuid()).pw_dir
+    home = os.path.expanduser("~")
     names = [name.replace("%d", home) for name in shlex.split(value) if name.lower() != "none"]
     return tuple(os.path.expanduser(name) for name in names)
 
