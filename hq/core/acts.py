@@ -8,7 +8,7 @@ from hq.core.events import JobsActedOn, SignalRuns
 from hq.core.jobs import LiveJob
 from hq.core.modify import modify
 from hq.core.reports import finish, order_stop_of, wait_again
-from hq.core.selecting import named_indices, named_jobs, passes, unknown_names
+from hq.core.selecting import NO_SUCH_JOB, named_indices, named_jobs, passes, unknown_names
 from hq.core.state import State
 from hq.errors import HqError, InputError, NotAllowedError, RefusedError
 from hq.model.ids import AttemptKey
@@ -18,7 +18,6 @@ from hq.model.states import LinkState, Outcome, TaskState
 ACTIONS = ("cancel", "hold", "release", "requeue", "signal", "modify")
 #: What an administrator may do to the job of another.
 _ADMIN_ACTIONS = frozenset({"cancel", "hold", "release", "requeue"})
-NO_SUCH_JOB = "no such job, or it has ended"
 
 Result = tuple[str, bool, str]
 

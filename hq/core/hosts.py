@@ -9,7 +9,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import exp
 
-from hq.model.host import HostRecord, LoadSample
+from hq.model.host import HostRecord, HostSpec, LoadSample
 from hq.model.ids import TaskKey
 from hq.model.job import JobSpec
 
@@ -50,6 +50,16 @@ class HostState:
     def name(self) -> str:
         """The short name."""
         return self.record.spec.name
+
+    @property
+    def spec(self) -> HostSpec:
+        """The row of cluster.tab."""
+        return self.record.spec
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the row is (still) in cluster.tab."""
+        return self.record.is_listed
 
     @property
     def free(self) -> int:

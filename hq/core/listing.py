@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hq.core.jobs import LiveJob
 from hq.core.selecting import command_of, named_indices, named_jobs, passes
 from hq.core.state import State
@@ -10,6 +12,7 @@ from hq.model.rows import HostRow, Row
 from hq.model.selection import Selection
 from hq.model.states import TaskState
 from hq.model.text import printable
+from hq.model.user import UserRecord
 
 #: The state of an array is the first of these that one of its tasks is in.
 LIVELIEST = (
@@ -170,22 +173,25 @@ def group_rows(cluster: State, user: str, group: str | None) -> list[tuple[str, 
     return [(name, jobs, tasks) for name, (jobs, tasks) in sorted(found.items())]
 
 
-def user_rows(cluster: State) -> list[dict[str, str | int | bool]]:
-    """All users: name, roles, is_enabled, whether his user-server is here, live jobs, running and waiting tasks."""
-    rows: list[dict[str, str | int | bool]] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRow:
+    """A user in a listing. `placed` and `waiting` count tasks."""
+
+    record: UserRecord
+    is_present: bool  # his user-server is here
+    jobs: int
+    placed: int
+    waiting: int
+
+
+def user_rows(cluster: State) -> list[UserRow]:
+    """All users by name."""
+    rows = []
     for name, user in sorted(cluster.users.items()):
         jobs = [cluster.jobs[id] for id in cluster.jobs_of.get(name, {})]
-        rows.append(
-            {
-                "user": name,
-                "roles": ",".join(sorted(user.roles)),
-                "is_enabled": user.is_enabled,
-                "user_server": name in cluster.present,
-                "jobs": len(jobs),
-                "placed": sum(job.placed for job in jobs),
-                "waiting": sum(job.untouched + job.states.get(TaskState.WAITING, 0) for job in jobs if not job.record.wishes.is_held),
-            }
-        )
+        waiting = sum(job.counts().get(TaskState.WAITING.value, 0) for job in jobs)
+        placed = sum(job.placed for job in jobs)
+        rows.append(UserRow(record=user, is_present=name in cluster.present, jobs=len(jobs), placed=placed, waiting=waiting))
     return rows
 
 

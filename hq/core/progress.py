@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from hq.core.events import Counts, Progress, Watched
 from hq.core.jobs import LiveJob
-from hq.core.selecting import named_jobs, passes
+from hq.core.selecting import NO_SUCH_JOB, named_jobs, passes, unknown_names
 from hq.core.state import State
+from hq.errors import RefusedError
 
 
 @dataclass(slots=True)
@@ -32,8 +33,11 @@ class Watchers:
         self._by_job: dict[int, dict[object, None]] = {}
 
     def watch(self, state: State, event: Watched) -> None:
-        """Begin. Jobs that have ended already are not named: the database knows them."""
+        """Begin. An id that is no live job is refused: the database may know it. Where filters find nothing, it is done at once."""
         self.unwatch(event.token)
+        if unknown := unknown_names(state, event.selection, event.user):
+            state.reply(event.token, RefusedError(f"{unknown[0]}: {NO_SUCH_JOB}"))
+            return
         jobs = [job for job in named_jobs(state, event.selection, event.user) if passes(job, event.selection)]
         state.reply(event.token, Progress(tuple(counts_of(job) for job in jobs), not jobs))
         if jobs:

@@ -10,7 +10,7 @@ from hq.core.state import State
 from hq.model.host import HostRecord, HostSpec
 from hq.model.job import exit_code_of
 from hq.model.snapshot import Snapshot
-from hq.model.states import TaskState
+from hq.model.states import Outcome, TaskState
 
 
 def restore(state: State, snapshot: Snapshot) -> None:
@@ -39,6 +39,8 @@ def restore(state: State, snapshot: Snapshot) -> None:
 def _restore_job(state: State, job: LiveJob, snapshot: Snapshot) -> None:
     job.outcomes = dict(snapshot.outcomes.get(job.id, {}))
     job.worst = snapshot.worst.get(job.id)
+    if job.record.cancelled_rest:
+        job.worst = max(job.worst or 0, exit_code_of(Outcome.CANCELLED, None, None))
     job.cursor, job.ahead = _cursor(job, snapshot.left.get(job.id, len(job.tasks)))
     for task in job.tasks.values():
         if task.state is TaskState.FINISHED:

@@ -11,6 +11,9 @@ from hq.model.job import JobRecord
 from hq.model.selection import Selection
 from hq.model.text import printable
 
+#: Another user's job answers like one that never was.
+NO_SUCH_JOB = "no such job, or it has ended"
+
 
 def visible(state: State, id: int, user: str | None) -> LiveJob | None:
     """A live job that `user` may see; None sees all. Another user's job looks exactly like none."""
