@@ -39,10 +39,8 @@ def ls_cluster(server: Server, request: Request, words: list[str]) -> None:
             "-" if row.load1 is None else " ".join("-" if load is None else f"{load:.2f}" for load in loads),
             f"{row.occupied}/{row.slots}", row.total, row.transport, " ".join(sorted(links.get(row.name, []))), row.info, row.reason,
         ))  # fmt: skip
-    facts = listing.facts(server.cluster)
-    is_on = next((value for name, value in facts.items() if name in ("cluster", "is_active", "scheduling")), "?")
-    state = {True: "on", False: "off"}.get(is_on, str(is_on)) if isinstance(is_on, bool) else str(is_on)
-    request.reply(AdminAnswer(text=f"scheduling is {state}", columns=columns, rows=tuple(rows)))
+    word = "active" if server.cluster.is_active else "not active: nothing is started"
+    request.reply(AdminAnswer(text=f"the cluster is {word}", columns=columns, rows=tuple(rows)))
 
 
 def _switch(server: Server, request: Request, host: str, is_active: bool | None, drain_reason: str | None) -> None:

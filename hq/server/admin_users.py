@@ -30,11 +30,11 @@ def ls_users(server: Server, request: Request, words: list[str]) -> None:
     """The users."""
     rows = []
     for row in listing.user_rows(server.cluster):
-        user: UserRecord = getattr(row, "record", row) if not isinstance(row, tuple) else row[0]
+        user = row.record
         session = server.sessions.of(user.name)
         where = f"{session.machine} ({session.address})" if session is not None else "-"
-        rows.append((user.name, ",".join(sorted(user.roles)), "yes" if user.is_enabled else "no", where))
-    request.reply(AdminAnswer(columns=("user", "roles", "enabled", "user-server"), rows=tuple(rows)))
+        rows.append((user.name, ",".join(sorted(user.roles)), user.is_enabled, row.jobs, row.placed, row.waiting, where))
+    request.reply(AdminAnswer(columns=("user", "roles", "enabled", "jobs", "placed", "waiting", "user-server"), rows=tuple(rows)))
 
 
 def add_user(server: Server, request: Request, words: list[str]) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hq import __version__
 from hq.core.cluster import Cluster
-from hq.core.events import Action, ConfigurationRead, Event, UserServerCame, UserServerWent, Unwatched
+from hq.core.events import Action, ConfigurationRead, Event, Unwatched, UserServerCame, UserServerWent
 from hq.db.store import Store
 from hq.errors import DatabaseError, HqError, RefusedError, UnavailableError
 from hq.kernel.bus import Peer, Port, Received
@@ -35,10 +34,14 @@ from hq.server.requests import STRANGER, Caller, Request
 from hq.server.sessions import SILENT_BEATS, Session, Sessions
 from hq.server.writing import WriterLike
 
+#: hq-admin enrols its key when an answer begins so.
+UNKNOWN_KEY = "hq-server does not know this key"
 #: Seconds between two tries to build the core anew from a database that refused a commit and then went away.
 REBUILD_PAUSE = 5.0
 #: Seconds that a stop waits for a commit that is under way.
 STOP_PATIENCE = 10.0
+#: Commits that the database may refuse one after the other before hq-server gives up.
+MAX_REJECTED = 2
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class Server:
     """hq-server. Tests call `tick` by hand; `hq.server.app` gives it to the loop."""
 
     def __init__(self, *, instance: str, etc: str, config: ServerConfig, port: Port, store: Store, writer: WriterLike,
-                 background: Background, log: Log, now: Now, enrol: EnrolSocket | None = None) -> None:  # fmt: skip
+                 background: Background, log: Log, now: Now, epoch: int = 0, enrol: EnrolSocket | None = None) -> None:  # fmt: skip
         self.instance = instance
         self.etc = etc
         self.config = config
@@ -83,7 +86,9 @@ class Server:
         self.settings = dict(snapshot.settings)
         self.cluster = Cluster(instance, snapshot, now.wall)
         self.outbox = Outbox(port, log.category("network"))
-        self.outbox.epoch = self.epoch = int(self.settings.get("epoch", "0")) + 1
+        self.outbox.epoch = self.epoch = epoch
+        self.failure: str | None = None
+        self._rejected = 0
         self.timers = Timers()
         self.timers.add("heartbeat", config.heartbeat, now.boot)
         self.timers.add("probe", config.probe_interval, now.boot)
@@ -98,7 +103,6 @@ class Server:
         self._is_stopping = False
         self._stop_by = 0.0
         self._is_done = False
-        self.set_setting("epoch", str(self.epoch))
         self.batch.events.append(read_configuration(etc))
         probe.start(self)
 
@@ -192,7 +196,7 @@ class Server:
     def _dispatch(self, peer: Peer, number: int, message: Message) -> None:
         caller = self.caller_of(peer.key)
         outbox = self.outbox  # a later rebuild keeps it
-        request = Request(caller, lambda answer: outbox.answer(peer, number, answer), peer)
+        request = Request(caller, lambda answer: outbox.answer(peer, number, answer), peer, number)
         tag = str(message.__struct_config__.tag)
         refusal = handlers.refusal(caller, message) if may_send(message, caller.role) else self._not_allowed(caller, tag)
         if refusal is not None:
@@ -225,7 +229,7 @@ class Server:
     def _not_allowed(self, caller: Caller, tag: str) -> str:
         if caller.role is Role.STRANGER:
             return (
-                "hq-server does not know this key: it was never enrolled, was revoked, or its user is no longer in the file users. "
+                f"{UNKNOWN_KEY}: it was never enrolled, was revoked, or its user is no longer in the file users. "
                 "Enrol it again, or ask the owner of the instance"
             )
         return f"a {caller.role.value} may not send {tag}"
@@ -268,6 +272,7 @@ class Server:
                 self._reject(batch, done.error)
             else:
                 self.counts["commits"] += 1
+                self._rejected = 0
                 self._complete(batch, actions)
 
     def _complete(self, batch: Batch, actions: list[Action]) -> None:
@@ -281,6 +286,11 @@ class Server:
         answer = error if isinstance(error, HqError) else DatabaseError("the state database refused this: hq-server's log says why")
         self._fail_batch(batch, answer)
         self._rebuild_at = self.now.boot
+        self._rejected += 1
+        if self._rejected > MAX_REJECTED:
+            # also when another hq-server has taken the database over: then this one must not go on
+            self.failure = str(error)
+            self.stop(self.now)
 
     def _fail_batch(self, batch: Batch, error: HqError) -> None:
         for event in batch.events:
@@ -388,8 +398,3 @@ class Server:
     def is_done(self) -> bool:
         """Whether the loop should end."""
         return self._is_done
-
-    @property
-    def version(self) -> str:
-        """The version of hq."""
-        return __version__

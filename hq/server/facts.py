@@ -5,14 +5,9 @@ from __future__ import annotations
 from hq.model.job import JobRecord, TaskRecord
 from hq.model.quantities import format_bytes, format_seconds
 from hq.model.states import Outcome
+from hq.model.text import printable
 
 Fact = str | int | float | bool | None
-
-
-def text_of(data: bytes) -> str:
-    """Bytes for people: UTF-8, the rest and control characters escaped."""
-    text = data.decode("utf-8", "backslashreplace")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 def job_facts(job: JobRecord, task: TaskRecord | None, *, is_owner: bool) -> dict[str, Fact]:
@@ -30,9 +25,9 @@ def job_facts(job: JobRecord, task: TaskRecord | None, *, is_owner: bool) -> dic
     if is_owner:
         found.update(
             {
-                "chdir": text_of(spec.cwd), "shell": text_of(spec.shell) if spec.is_shell else None,
-                "script": bool(spec.script), "stdin": text_of(spec.stdin) or "/dev/null", "stdout": text_of(spec.stdout),
-                "stderr": text_of(spec.stderr), "logfile": text_of(spec.logfile), "output_limit": format_bytes(spec.output_limit),
+                "chdir": printable(spec.cwd), "shell": printable(spec.shell) if spec.is_shell else None,
+                "script": bool(spec.script), "stdin": printable(spec.stdin) or "/dev/null", "stdout": printable(spec.stdout),
+                "stderr": printable(spec.stderr), "logfile": printable(spec.logfile), "output_limit": format_bytes(spec.output_limit),
                 "output_limit_action": spec.output_action.value,
             }  # fmt: skip
         )

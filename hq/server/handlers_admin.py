@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hq.errors import UsageError
 from hq.protocol.admin import AdminRun
+from hq.protocol.base import Message
 from hq.server import admin_commands
 from hq.server.requests import Request
 
@@ -47,4 +48,4 @@ def run(server: Server, request: Request, message: AdminRun) -> None:
     command.run(server, request, arguments)
 
 
-HANDLERS = {AdminRun: run}
+HANDLERS: dict[type[Message], Any] = {AdminRun: run}

@@ -10,7 +10,7 @@ from hq.kernel.keys import digest_of
 from hq.model.job import check_spec, check_wishes
 from hq.model.user import Role
 from hq.protocol.base import Message
-from hq.protocol.jobs import ActResult, JobAct, JobActed, JobSubmit, JobSubmitted, JobWatch, SubmitItem, SubmittedItem
+from hq.protocol.jobs import ActResult, JobAct, JobActed, JobSubmit, JobSubmitted, JobUnwatch, JobWatch, SubmitItem, SubmittedItem
 from hq.protocol.specs import decode_spec
 from hq.server import watching
 from hq.server.requests import Request
@@ -99,4 +99,9 @@ def watch(server: Server, request: Request, message: JobWatch) -> None:
     with_last(server, request, message.selection, request.caller.user, lambda selection: watching.start(server, request, selection))
 
 
-HANDLERS = {JobSubmit: submit, JobAct: act, JobWatch: watch}
+def unwatch(server: Server, request: Request, message: JobUnwatch) -> None:
+    """Nobody listens to a watch any more."""
+    watching.stop(server, request, message.request)
+
+
+HANDLERS: dict[type[Message], Any] = {JobSubmit: submit, JobAct: act, JobWatch: watch, JobUnwatch: unwatch}

@@ -6,12 +6,12 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from hq import __version__
+from hq import VERSION
 from hq.core import listing
-from hq.core.events import LinkChanged, LoadsSampled, UserServerCame, Unwatched
+from hq.core.events import LinkChanged, LoadsSampled, Unwatched, UserServerCame
 from hq.errors import RemoteError
 from hq.model.host import LoadSample
-from hq.protocol.base import PROTOCOL
+from hq.protocol.base import PROTOCOL, Message
 from hq.protocol.peers import HostLink, HostLoad, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerWelcome
 from hq.server.requests import Request
 from hq.server.sessions import SILENT_BEATS, Session
@@ -45,8 +45,8 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
     server.sessions.put(session)
     server.add(UserServerCame(user=user))
     server.log.category("system").info("user-server of %s came: %s at %s, hq %s", user, message.machine, message.address, message.version)
-    hosts = tuple(host.spec for host in server.cluster.hosts.values() if host.is_listed)
-    request.reply(PeerWelcome(version=__version__, instance=server.instance, epoch=server.epoch, user=user,
+    hosts = tuple(host.record.spec for host in server.cluster.hosts.values() if host.record.is_listed)
+    request.reply(PeerWelcome(version=VERSION, instance=server.instance, epoch=server.epoch, user=user,
                               heartbeat=server.timers.intervals()["heartbeat"], hosts=hosts))  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str,
     user = request.caller.user
     if abs(message.protocol - PROTOCOL) > 1:
         return (
-            f"hq {message.version[:40]} (protocol {message.protocol}) cannot talk to this hq-server, {__version__} (protocol {PROTOCOL}): "
+            f"hq {message.version[:40]} (protocol {message.protocol}) cannot talk to this hq-server, {VERSION} (protocol {PROTOCOL}): "
             f"install a version nearer to it"
         ), ""
     if not request.caller.is_enabled:
@@ -99,7 +99,7 @@ def load(server: Server, request: Request, message: HostLoad) -> None:
 
 def facts_of(server: Server, what: str) -> dict[str, Any]:
     """Facts for `ping`, `info` and `status`, in the order in which they are shown."""
-    base: dict[str, Any] = {"daemon": "hq-server", "instance": server.instance, "version": __version__}
+    base: dict[str, Any] = {"daemon": "hq-server", "instance": server.instance, "version": VERSION}
     if what == "ping":
         return {**base, "answer": "pong"}
     if what == "info":
@@ -110,8 +110,7 @@ def facts_of(server: Server, what: str) -> dict[str, Any]:
             "dropped_envelopes": server.gate.dropped,
         }  # fmt: skip
     return {
-        **base, "user_servers": len(server.sessions), "database": f"away: {server.writer.trouble}" if server.writer.trouble else "ok",
-        **listing.facts(server.cluster),
+        **base, "database": f"away: {server.writer.trouble}" if server.writer.trouble else "ok", **listing.facts(server.cluster),
     }  # fmt: skip
 
 
@@ -122,9 +121,9 @@ def ask(server: Server, request: Request, message: PeerAsk) -> None:
     facts = facts_of(server, message.what)
     if not request.caller.is_admin:
         # directories of the owner and the traffic of others are not a user's business
-        for name in ("etc", "pid", "refused_messages", "dropped_envelopes", "user_servers"):
+        for name in ("etc", "pid", "refused_messages", "dropped_envelopes"):
             facts.pop(name, None)
     request.reply(PeerFacts(facts=facts))
 
 
-HANDLERS = {PeerHello: hello, PeerHeartbeat: heartbeat, PeerBye: bye, HostLink: link, HostLoad: load, PeerAsk: ask}
+HANDLERS: dict[type[Message], Any] = {PeerHello: hello, PeerHeartbeat: heartbeat, PeerBye: bye, HostLink: link, HostLoad: load, PeerAsk: ask}

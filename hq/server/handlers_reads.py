@@ -17,8 +17,21 @@ from hq.model.rows import Row
 from hq.model.selection import Selection
 from hq.model.states import TaskState
 from hq.model.user import Role
-from hq.protocol.jobs import GroupQuery, GroupRow, GroupRows, JobExplain, JobExplained, JobQuery, JobRows, JobShow, JobShown
-from hq.protocol.jobs import LogLocate, LogLocated, Moment
+from hq.protocol.base import Message
+from hq.protocol.jobs import (
+    GroupQuery,
+    GroupRow,
+    GroupRows,
+    JobExplain,
+    JobExplained,
+    JobQuery,
+    JobRows,
+    JobShow,
+    JobShown,
+    LogLocate,
+    LogLocated,
+    Moment,
+)
 from hq.protocol.peers import HostQuery, HostRows
 from hq.server import facts
 from hq.server.requests import Request
@@ -220,6 +233,6 @@ def locate(server: Server, request: Request, message: LogLocate) -> None:
     find(server, request, message.task, request.caller.user, then)
 
 
-HANDLERS = {
+HANDLERS: dict[type[Message], Any] = {
     JobQuery: query, JobShow: show, JobExplain: why, HostQuery: hosts, GroupQuery: groups, LogLocate: locate,
 }  # fmt: skip

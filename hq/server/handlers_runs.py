@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hq.core.events import RollCalled, RunsReported
 from hq.errors import RemoteError
 from hq.model.ids import AttemptKey
 from hq.model.runs import RunReport
+from hq.protocol.base import Message
 from hq.protocol.runs import BlobGet, BlobPut, RunRecorded, RunReported, RunRoll
+from hq.server import blobs
 from hq.server.requests import Request
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def get_blobs(server: Server, request: Request, message: BlobGet) -> None:
         missing = tuple(digest for digest in message.digests if digest not in found)
         request.reply(BlobPut(blobs=found, missing=missing))
 
-    server.when_settled(request, lambda: server.ask(request, lambda: server.store.blobs(digests, user), answer))
+    server.when_settled(request, lambda: server.ask(request, lambda: blobs.own_blobs(server.store, digests, user), answer))
 
 
-HANDLERS = {RunReported: reported, RunRoll: roll, BlobGet: get_blobs}
+HANDLERS: dict[type[Message], Any] = {RunReported: reported, RunRoll: roll, BlobGet: get_blobs}

@@ -29,7 +29,7 @@ def perform(server: Server, actions: Sequence[Action]) -> None:
                 if isinstance(action.token, Request):
                     action.token.settle(action.value)
             case AnnounceHosts():
-                hosts = tuple(host.spec for host in server.cluster.hosts.values() if host.is_listed)
+                hosts = tuple(host.record.spec for host in server.cluster.hosts.values() if host.record.is_listed)
                 for session in server.sessions:
                     server.outbox.tell(session.peer, HostsListed(hosts=hosts))
             case DropKeys():

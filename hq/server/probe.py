@@ -55,7 +55,7 @@ def start(server: Server) -> None:
     """Look at all listed hosts, unless the last round still goes on. The outcome is an event."""
     if server.is_probing:
         return
-    specs = [host.spec for host in server.cluster.hosts.values() if host.is_listed]
+    specs = [host.record.spec for host in server.cluster.hosts.values() if host.record.is_listed]
     if not specs:
         return
     timeout = server.config.probe_timeout

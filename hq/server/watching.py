@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hq.core.events import Counts, Progress, Watched
+from hq.core.events import Counts, Progress, Unwatched, Watched
 from hq.db import queries
-from hq.errors import HqError, InputError, RefusedError
+from hq.errors import InputError, RefusedError
 from hq.model.selection import Selection
 from hq.protocol.base import Message
 from hq.protocol.jobs import JobCounts, JobProgress
@@ -38,18 +38,18 @@ def _look(server: Server, request: Request, selection: Selection, attempt: int) 
     names = named_ids(selection)
     live = {each for each in names if (job := server.cluster.job(each)) is not None and job.record.user == user}
     gone = [each for each in names if each not in live]
+    singles = {key.job for key in selection.tasks}
+    narrowed = replace(selection, tasks=tuple(key for key in selection.tasks if key.job in live),
+                       ranges=tuple((each, each) for each in sorted(live - singles)))  # fmt: skip
     if not gone:
-        _watch(server, request, selection, selection, (), attempt)
+        _watch(server, request, selection, narrowed, (), attempt)
         return
 
     def take(found: dict[int, Any]) -> None:
-        singles = {key.job for key in selection.tasks}
         for each in gone:
             if each not in found and each in singles:
                 raise RefusedError(f"there is no job {each} of yours")
         ended = tuple(found[each] for each in gone if each in found)
-        narrowed = replace(selection, tasks=tuple(key for key in selection.tasks if key.job in live),
-                           ranges=tuple((each, each) for each in live - singles))  # fmt: skip
         if live or selection.is_all or selection.is_empty:
             _watch(server, request, selection, narrowed, ended, attempt)
         elif not ended:
@@ -70,21 +70,20 @@ def _watch(
     """Let the core tell about `selection`, the part of what was asked that is live. `ended` goes with its first word."""
     user = request.caller.user
     session = server.sessions.at(user, request.peer)
-    first = list(ended)
+    live = {key.job for key in selection.tasks} | {each for each, _ in selection.ranges}
+    is_first = [True]
     token: Request
 
     def render(value: object) -> Message | None:
-        if isinstance(value, HqError):
-            _leave()
-            if attempt < 3 and named_ids(asked):
-                # it ended between the look and the step: now it stands in the database
-                server.when_settled(request, lambda: _look(server, request, asked, attempt + 1))
-                return None
-            request.fail(value)
-            return None
         assert isinstance(value, Progress)
-        jobs = tuple(map(_message, [*first, *value.jobs]))
-        first.clear()
+        if is_first and live - {counts.id for counts in value.jobs} and attempt < 3:
+            # one of them ended between the look and the step: now it stands in the database
+            _leave()
+            server.add(Unwatched(token))
+            server.when_settled(request, lambda: _look(server, request, asked, attempt + 1))
+            return None
+        jobs = tuple(map(_message, [*(ended if is_first else ()), *value.jobs]))
+        is_first.clear()
         if value.is_done:
             _leave()
         return JobProgress(jobs=jobs, is_done=value.is_done)
@@ -93,7 +92,16 @@ def _watch(
         if session is not None:
             session.watches.discard(token)
 
-    token = replace(request, render=render, takes_errors=True)
+    token = replace(request, render=render)
     if session is not None:
         session.watches.add(token)
     server.add(Watched(token=token, user=user, selection=selection))
+
+
+def stop(server: Server, request: Request, number: int) -> None:
+    """Nobody listens any more to the watch that this connection asked for by its request `number`."""
+    session = server.sessions.at(request.caller.user, request.peer)
+    for token in [each for each in session.watches if each.number == number] if session is not None else []:
+        assert session is not None
+        session.watches.discard(token)
+        server.add(Unwatched(token))

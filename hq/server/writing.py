@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hq.kernel.daemon import Done
 from hq.model.changes import Changes
+
+
+class Outcome(Protocol):
+    """A commit that has ended: what it was called, and the error if the database will never take it."""
+
+    @property
+    def token(self) -> Any:
+        """What `submit` was given."""
+        ...
+
+    @property
+    def error(self) -> BaseException | None:
+        """None: it is committed."""
+        ...
 
 
 class WriterLike(Protocol):
@@ -15,7 +29,7 @@ class WriterLike(Protocol):
         """Commit these changes; the outcome comes back by `finished` under `token`."""
         ...
 
-    def finished(self) -> list[Done]:
+    def finished(self) -> Sequence[Outcome]:
         """Commits that have ended since the last time. `error` only where the database refused the data."""
         ...
 
