@@ -1,0 +1,440 @@
+"""The exec-servers of the user: started when they are needed, relayed to and from, their silence noticed.
+
+Who speaks is known by the key of the connection alone. Batches pass by as the objects they were decoded to. What this
+user-server itself reports (orders that cannot be delivered) has sequence 0, stands in no spool, and is told again after
+each welcome for a while: the fence of the attempt makes that harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from hq.core.agent import Links
+from hq.core.agent_orders import LiveRuns, WaitingOrders, never_started, stopped_here
+from hq.errors import HqError
+from hq.kernel.bus import Peer, Port
+from hq.kernel.clock import Now
+from hq.model.host import HostSpec
+from hq.model.ids import AttemptKey, TaskKey
+from hq.model.runs import RunReport
+from hq.model.states import LinkState
+from hq.protocol.base import PROTOCOL, Message, Problem
+from hq.protocol.codec import envelope
+from hq.protocol.peers import CheckStep, HostLink, HostLoad, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
+from hq.protocol.runs import (
+    BlobGet,
+    ExecHello,
+    ExecWelcome,
+    RunRecorded,
+    RunReported,
+    RunRoll,
+    RunSignal,
+    RunStart,
+    RunStop,
+)  # fmt: skip
+from hq.userserver.blobs import BlobRelay
+from hq.userserver.hosts import HostMemory
+from hq.userserver.starter import Starter
+from hq.userserver.upstream import ServerLink
+
+#: Own reports are told again after a welcome for so long (seconds), and at most so many.
+RETELL = 600.0
+MAX_OWN = 10_000
+#: How long a started exec-server has to reach us: several addresses, each with its own patience (seconds).
+HELLO_PATIENCE = 60.0
+
+OnAnswer = Callable[[Message], None]
+
+
+class ExecLinks:
+    """All of it. `upstream` is set by the composition root."""
+
+    upstream: ServerLink
+
+    def __init__(
+        self, *, port: Port, starter: Starter, memory: HostMemory, log: logging.Logger, seed: int, heartbeat: float,
+        on_ended: Callable[[list[TaskKey]], None],
+    ) -> None:  # fmt: skip
+        self.links = Links(seed, heartbeat=heartbeat, hello_patience=HELLO_PATIENCE)
+        self.waiting = WaitingOrders()
+        self.live = LiveRuns()
+        self.hosts: dict[str, HostSpec] = {}
+        self.memory = memory
+        self.blobs = BlobRelay(lambda message, on_answer: self.upstream.ask(message, on_answer), self._answer)
+        self._port = port
+        self._starter = starter
+        self._log = log
+        self._heartbeat = heartbeat
+        self._on_ended = on_ended
+        self._peers: dict[str, Peer] = {}
+        self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
+        self._stops: dict[str, list[RunStop]] = {}
+        self._own: deque[tuple[float, str, tuple[RunReport, ...]]] = deque(maxlen=MAX_OWN)
+        self._asked: dict[tuple[str, int], tuple[OnAnswer, float]] = {}
+        self._last_request = 0
+        self._out: dict[str, list[Message]] = {}
+        self._next_beat = 0.0
+        self._forwards: dict[str, int] = {}
+        self._to_resume = memory.hosts()
+        self._now = Now(0.0, 0.0)
+
+    # --- what comes from hq-server ------------------------------------------------------------------------------
+
+    def set_hosts(self, hosts: Iterable[HostSpec]) -> None:
+        """The hosts as hq-server lists them. Those that are gone are not tried any more."""
+        self.hosts = {host.name: host for host in hosts}
+        for name, link in list(self.links):
+            if name not in self.hosts and link.state is not LinkState.ALIVE:
+                self._give_back(name, f"the host {name} is not in the cluster any more")
+                self.links.left(name, "not in the cluster any more")
+
+    def welcomed(self, hosts: Iterable[HostSpec]) -> None:
+        """hq-server is back, and may have lost what we told it: tell it all again, and let the exec-servers do so."""
+        self.set_hosts(hosts)
+        for name in self._to_resume:
+            if name in self.hosts:
+                self._want(name)
+        self._to_resume = []
+        for news in self.links.all_news():
+            self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
+        while self._own and self._own[0][0] < self._now.boot - RETELL:
+            self._own.popleft()
+        for _, host, reports in self._own:
+            self._report(host, reports)
+        for host in sorted(self._ready):
+            # the answer to a welcome is a roll, followed by what is not recorded
+            self._send(host, self._welcome(host))
+
+    def start(self, message: RunStart) -> None:
+        """Orders for a host: relayed, kept until its exec-server is up, or given back when it cannot be."""
+        host = message.host
+        orders = message.orders
+        if any(self.live.is_overtaken(order.key) for order in orders):
+            orders = tuple(order for order in orders if not self.live.is_overtaken(order.key))
+            message = msgspec.structs.replace(message, orders=orders)
+        for other, older in self.live.send(host, orders):
+            # hq-server gave that one up; it must not go on beside the new one
+            self.stop(RunStop(host=other, runs=(older,), reason="replaced by a newer attempt"))
+        link = self.links.of(host)
+        if host not in self.hosts:
+            self._report_own(host, never_started((order.key for order in orders), self._now.wall, f"there is no host {host} in the cluster"))
+        elif host in self._ready and link.state is LinkState.ALIVE:
+            self._send(host, message)
+        elif link.state is LinkState.FAILED:
+            self._report_own(host, never_started((order.key for order in orders), self._now.wall, link.reason))
+        else:
+            self.waiting.add(host, message.specs, orders)
+            self._want(host)
+
+    def stop(self, message: RunStop) -> None:
+        """Stops: of attempts that wait here at once, the others at their exec-server, as soon as it can be reached."""
+        host = message.host
+        removed = self.waiting.remove(host, message.runs)
+        if removed:
+            self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
+            rest = tuple(key for key in message.runs if AttemptKey(*key) not in set(removed))
+            message = msgspec.structs.replace(message, runs=rest)
+        if not message.runs:
+            return
+        if host in self._ready:
+            self._send(host, message)
+        elif host in self.hosts:
+            self._stops.setdefault(host, []).append(message)
+            self._want(host)
+        else:
+            self._log.warning("cannot stop %d attempts on %s: there is no such host", len(message.runs), host)
+
+    def signal(self, message: RunSignal) -> None:
+        """A signal is of the moment: without a link it is dropped."""
+        if message.host in self._ready:
+            self._send(message.host, message)
+        else:
+            self._log.warning("signal %d for %d attempts on %s was dropped: no link", message.signal, len(message.runs), message.host)
+
+    def recorded(self, message: RunRecorded) -> None:
+        """Reports of a host are durable: its spool may forget them."""
+        if message.host in self._peers:
+            self._send(message.host, message)
+
+    # --- what comes from exec-servers ---------------------------------------------------------------------------
+
+    def take(self, host: str, peer: Peer, request: int, re: int, message: Message) -> None:
+        """A message of the exec-server on `host`, whose key the connection proved."""
+        if isinstance(message, ExecHello):
+            self._hello(host, peer, request, message)
+            return
+        if self._peers.get(host) != peer:
+            if isinstance(message, PeerBye):
+                return
+            # its connection broke and was made again, or we were started anew: what was under way may be lost
+            self._came(host, peer)
+            self._send(host, self._welcome(host))
+        if re:
+            asked = self._asked.pop((host, re), None)
+            if asked is not None:
+                asked[0](message)
+        elif isinstance(message, RunReported):
+            self._on_ended(self.live.report(host, message.reports))
+            self.upstream.tell(self._bound(host, message))
+        elif isinstance(message, RunRoll):
+            self._roll(host, message)
+        elif isinstance(message, HostLoad):
+            self.upstream.tell(self._bound(host, message))
+        elif isinstance(message, BlobGet):
+            self.blobs.get(host, request, message)
+        elif isinstance(message, PeerBye):
+            self._left(host, message.reason)
+        elif isinstance(message, Problem):
+            self._log.warning("exec-server on %s: %s", host, message.text)
+
+    def heard(self, host: str, peer: Peer) -> None:
+        """Something came from a host; one that was silent is welcome again, and calls its roll."""
+        if self._peers.get(host) == peer and not self.links.heard(host, self._now.boot):
+            self.links.came(host, self._now.boot)
+            self._ready.discard(host)
+            self._send(host, self._welcome(host))
+
+    def _hello(self, host: str, peer: Peer, request: int, message: ExecHello) -> None:
+        if abs(message.protocol - PROTOCOL) > 1:
+            reason = f"hq-exec-server {message.version} on {host} speaks protocol {message.protocol}, this user-server {PROTOCOL}: install adjacent versions"
+            self._port.send(envelope(PeerRefused(reason=reason), re=request), peer)
+            self.links.failed(host, reason, self._now.boot)
+            return
+        if message.host != host:
+            self._log.warning("the exec-server on %s calls itself %s: its key counts", host, message.host[:255])
+        self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
+        self._came(host, peer)
+        self._port.send(envelope(self._welcome(host), re=request, epoch=self.upstream.epoch), peer)
+        forward = self._forwards.pop(host, None)
+        if forward is not None and f"127.0.0.1:{forward}" not in message.route and host in self.hosts:
+            self._starter.release(self.hosts[host], self._released)
+
+    def _came(self, host: str, peer: Peer) -> None:
+        self._peers[host] = peer
+        self._ready.discard(host)
+        self._out.pop(host, None)
+        self.blobs.forget(host)
+        self._fail_asked(host, f"the exec-server on {host} came anew")
+        self.links.came(host, self._now.boot)
+        self.memory.add(host)
+
+    def _welcome(self, host: str) -> ExecWelcome:
+        spec = self.hosts.get(host)
+        return ExecWelcome(heartbeat=self._heartbeat, epoch=self.upstream.epoch, slots=spec.slots if spec else 1)
+
+    def _roll(self, host: str, message: RunRoll) -> None:
+        """What the host has, and what waits here for it: to hq-server both are delivered. Only then may orders follow."""
+        keys = tuple(dict.fromkeys([*(AttemptKey(*key) for key in message.runs), *self.waiting.keys(host)]))
+        self.live.roll(host, keys)
+        self.upstream.tell(RunRoll(host=host, runs=keys))
+        self._ready.add(host)
+        for stop in self._stops.pop(host, ()):
+            self._send(host, stop)
+        specs, orders = self.waiting.take(host)
+        if orders:
+            self._send(host, RunStart(host=host, specs=specs, orders=orders))
+
+    def _left(self, host: str, reason: str) -> None:
+        self._log.info("exec-server on %s stopped: %s", host, reason)
+        self._peers.pop(host, None)
+        self._ready.discard(host)
+        self._fail_asked(host, f"the exec-server on {host} has stopped")
+        self.links.left(host, reason)
+        self.memory.remove(host)
+        if self.waiting.keys(host) or self._stops.get(host):
+            self._want(host)
+
+    def _bound(self, host: str, message: Any) -> Message:
+        """The message under the name of the host whose key brought it."""
+        if message.host != host:
+            self._log.warning("the exec-server on %s sent a %s for %s: its key counts", host, message.__struct_config__.tag, message.host[:255])
+            message = msgspec.structs.replace(message, host=host)
+        assert isinstance(message, Message)
+        return message
+
+    # --- asking an exec-server ------------------------------------------------------------------------------------
+
+    def ask(self, host: str, message: Message, on_answer: OnAnswer, patience: float = 30.0) -> bool:
+        """Ask the exec-server on `host`. False: there is no link (it is being started, see `links`)."""
+        if host not in self.hosts and host not in self._peers:
+            return False
+        if not self.links.is_alive(host):
+            self._want(host)
+            return False
+        self._last_request += 1
+        self._asked[host, self._last_request] = (on_answer, self._now.boot + patience)
+        if not self._port.send(envelope(message, id=self._last_request, epoch=self.upstream.epoch), self._peers[host]):
+            del self._asked[host, self._last_request]
+            return False
+        return True
+
+    def check(self, host: str, done: Callable[[list[CheckStep] | HqError], None]) -> None:
+        """Let the transport prove that an exec-server can run on `host`."""
+        def ended(value: Any, error: BaseException | None, now: Now) -> None:
+            if error is None:
+                if all(step.is_ok for step in value):
+                    self.links.nudge(now.boot, host=host, since=0.0)
+                done(value)
+            else:
+                done(error if isinstance(error, HqError) else HqError(f"the check of {host} failed: {error}"))
+
+        self._starter.check(self.hosts[host], ended)
+
+    # --- the tick -------------------------------------------------------------------------------------------------
+
+    def tick(self, now: Now) -> None:
+        """Start what is due, note what is silent, tell hq-server how the links stand."""
+        self._now = now
+        for host in self.links.due(now.boot):
+            self._dial(host)
+        for host in list(self._ready):
+            if not self.links.is_alive(host):
+                self._ready.discard(host)
+        for news in self.links.news():
+            self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
+        # after the news, so that hq-server does not place them there again
+        self._give_back_failed()
+        for key, (on_answer, deadline) in list(self._asked.items()):
+            if now.boot >= deadline:
+                del self._asked[key]
+                on_answer(Problem(text=f"the exec-server on {key[0]} has not answered", is_transient=True))
+        if now.boot >= self._next_beat:
+            self._next_beat = now.boot + self._heartbeat
+            for host in self._peers:
+                self._send(host, PeerHeartbeat())
+
+    def flush(self) -> None:
+        """Send what was told during the tick, one envelope a host."""
+        out, self._out = self._out, {}
+        for host, messages in out.items():
+            peer = self._peers.get(host)
+            if peer is not None and not self._port.send(envelope(*messages, epoch=self.upstream.epoch), peer):
+                self._log.warning("%d messages to the exec-server on %s were dropped", len(messages), host)
+                if any(isinstance(message, RunStart | RunStop) for message in messages):
+                    # a new roll tells hq-server what has not arrived
+                    self._out[host] = [self._welcome(host)]
+
+    def wake(self) -> float | None:
+        """When to tick again at the latest."""
+        moments = [deadline for _, deadline in self._asked.values()]
+        if self._peers:
+            moments.append(self._next_beat)
+        wake = self.links.wake()
+        return min([*moments, *([wake] if wake is not None else [])], default=None)
+
+    def set_now(self, now: Now) -> None:
+        """The moment for what is taken before `tick`."""
+        self._now = now
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether runs may be alive or orders wait."""
+        return bool(len(self.live) or len(self.waiting))
+
+    def shut_down(self, and_hosts: bool) -> None:
+        """Say goodbye; with `and_hosts` exec-servers without runs are told to stop, too."""
+        for host in list(self._peers):
+            if and_hosts and not self.live.count(host):
+                self._send(host, PeerShutdown())
+                self.memory.remove(host)
+        self.flush()
+
+    def close(self) -> None:
+        """Give up: exec-servers and their runs go on."""
+        self._port.close()
+        self._starter.close()
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _want(self, host: str) -> None:
+        spec = self.hosts.get(host)
+        if spec is not None:
+            self.links.want(host, self._now.boot, is_near=spec.transport == "local")
+
+    def _dial(self, host: str) -> None:
+        spec = self.hosts.get(host)
+        if spec is None:
+            self.links.failed(host, f"there is no host {host} in the cluster", self._now.boot)
+            return
+        self.memory.add(host)
+        self._log.info("starting the exec-server on %s (%s)", host, spec.transport)
+        try:
+            self._starter.start(spec, lambda value, error, now: self._dialled(host, value, error, now))
+        except (HqError, OSError) as error:
+            self._failed(host, str(error), self._now)
+
+    def _dialled(self, host: str, started: Any, error: BaseException | None, now: Now) -> None:
+        if error is not None:
+            if not isinstance(error, HqError):
+                self._log.error("starting the exec-server on %s failed", host, exc_info=error)
+            self._failed(host, str(error), now)
+            return
+        self._log.info("exec-server on %s: pid %s%s", host, started.pid, ", found running" if started.is_adopted else "")
+        if started.forwarded_port is not None:
+            self._forwards[host] = started.forwarded_port
+        self.links.started(host, now.boot, note=started.note)
+
+    def _failed(self, host: str, reason: str, now: Now) -> None:
+        self._log.warning("the exec-server on %s cannot be started: %s", host, reason)
+        is_new = host not in self._peers and not self.live.count(host)
+        self.links.failed(host, reason, now.boot)
+        if is_new:
+            self.memory.remove(host)
+
+    def _give_back(self, host: str, reason: str) -> None:
+        """Orders that wait for `host` will not be delivered: hq-server may place them elsewhere."""
+        keys = self.waiting.keys(host)
+        if keys:
+            self.waiting.take(host)
+            self._report_own(host, never_started(keys, self._now.wall, reason))
+
+    def _give_back_failed(self) -> None:
+        """Orders whose host's last start failed go back."""
+        for host in self.waiting.hosts():
+            link = self.links.of(host)
+            if link.state is LinkState.FAILED or (link.state is LinkState.SUSPECT and link.failures):
+                self._give_back(host, link.reason)
+
+    def _report_own(self, host: str, reports: tuple[RunReport, ...]) -> None:
+        if reports:
+            self.live.report(host, reports)
+            self._own.append((self._now.boot, host, reports))
+            self._report(host, reports)
+
+    def _report(self, host: str, reports: tuple[RunReport, ...]) -> None:
+        self.upstream.tell(RunReported(host=host, sequence=0, sent=self._now.wall, reports=reports))
+
+    def _send(self, host: str, message: Message) -> None:
+        self._out.setdefault(host, []).append(message)
+
+    def _answer(self, host: str, request: int, message: Message) -> None:
+        peer = self._peers.get(host)
+        if peer is not None:
+            self._port.send(envelope(message, re=request, epoch=self.upstream.epoch), peer)
+
+    def _fail_asked(self, host: str, reason: str) -> None:
+        for key in [key for key in self._asked if key[0] == host]:
+            self._asked.pop(key)[0](Problem(text=reason, is_transient=True))
+
+    def _released(self, value: Any, error: BaseException | None, now: Now) -> None:
+        if error is not None:
+            self._log.info("closing a connection: %s", error)
+
+
+def own_facts(execs: ExecLinks) -> dict[str, str | int]:
+    """How many links there are, by state, and what is known of runs."""
+    states: dict[str, int] = {}
+    for _, link in execs.links:
+        states[link.state.value] = states.get(link.state.value, 0) + 1
+    return {
+        "exec_servers": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none",
+        "runs": len(execs.live),
+        "orders_waiting": len(execs.waiting),
+        "pid": os.getpid(),
+    }

@@ -1,0 +1,218 @@
+"""What clients may ask: most is asked of hq-server in their name, some is answered here. No socket is known here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hq import VERSION
+from hq.errors import HqError, InputError, RefusedError
+from hq.kernel.clock import Now
+from hq.kernel.identity import may_send
+from hq.model.states import LinkState
+from hq.model.user import Role
+from hq.protocol.base import PROTOCOL, Message, Problem
+from hq.protocol.jobs import (
+    GroupQuery,
+    JobAct,
+    JobAsk,
+    JobExplain,
+    JobExplained,
+    JobQuery,
+    JobShow,
+    JobSubmitted,
+    JobWatch,
+    LogRead,
+)  # fmt: skip
+from hq.protocol.peers import HostCheck, HostChecked, HostQuery, PeerAsk, PeerBye, PeerFacts, PeerShutdown
+from hq.userserver.asker import Asker
+from hq.userserver.execs import own_facts
+from hq.userserver.submit import Prepared, root_refusal
+
+if TYPE_CHECKING:
+    from hq.userserver.server import UserServer
+
+#: Submissions of more jobs than this are signed beside the loop.
+MANY = 200
+
+
+def handle(server: UserServer, asker: Asker, message: Message) -> None:
+    """Begin to answer a client's request; whatever goes wrong is an answer, too."""
+    tag = message.__struct_config__.tag
+    if not may_send(message, Role.CLIENT) or type(message) not in HANDLERS:
+        server.log("security").warning("a client sent a %s, which it may not: ignored", tag)
+        asker.answer(Problem(text=f"a command may not send {tag} to a user-server", exit_code=1))
+        return
+    try:
+        HANDLERS[type(message)](server, asker, message)
+    except HqError as error:
+        asker.answer(problem_of(error))
+
+
+def problem_of(error: BaseException) -> Problem:
+    """An error as an answer."""
+    if isinstance(error, HqError):
+        return Problem(text=str(error), exit_code=error.exit_code)
+    return Problem(text=f"the user-server failed: {type(error).__name__}: {error}")
+
+
+def _forward(server: UserServer, asker: Asker, message: Message, *, is_repeatable: bool = True) -> None:
+    server.upstream.ask(message, lambda answer, is_last: asker.answer(answer), is_repeatable=is_repeatable)
+
+
+def _act(server: UserServer, asker: Asker, message: JobAct) -> None:
+    # a signal or a requeue that is done twice is not the same as once
+    _forward(server, asker, message, is_repeatable=message.action not in ("signal", "requeue"))
+
+
+def _watch(server: UserServer, asker: Asker, message: JobWatch) -> None:
+    request = 0
+
+    def answer(news: Message, is_last: bool) -> None:
+        asker.answer(news, is_last=is_last)
+        if is_last:
+            server.watches.pop(request, None)
+        if not is_last and asker.is_gone:
+            server.upstream.drop(request)
+
+    request = server.upstream.ask(message, answer, is_stream=True)
+    if request:
+        server.watches[request] = asker
+
+
+def _submit(server: UserServer, asker: Asker, message: JobAsk) -> None:
+    is_allowed = message.allow_root or server.allow_root
+    refusal = root_refusal(server.uid, is_allowed)
+    if refusal is not None:
+        raise RefusedError(refusal)
+    if server.uid == 0:
+        server.execs.memory.permit_root()
+    server.execs.links.nudge(server.now.boot)
+    if len(message.jobs) <= MANY:
+        _send(server, asker, server.preparer.prepare(message))
+        return
+
+    def prepared(value: Any, error: BaseException | None, now: Now) -> None:
+        try:
+            if error is not None:
+                raise error
+            _send(server, asker, value)
+        except HqError as problem:
+            asker.answer(problem_of(problem))
+
+    server.background.run(prepared, lambda: server.preparer.prepare(message))
+
+
+def _send(server: UserServer, asker: Asker, prepared: Prepared, *, is_again: bool = False) -> None:
+    """Send signed jobs; contents that hq-server has already are left out, and sent after all if it then refuses."""
+    message = prepared.message(set() if is_again else server.known_blobs)
+    was_cut = len(message.blobs) < len(prepared.blobs)
+
+    def answered(answer: Message, is_last: bool) -> None:
+        if isinstance(answer, JobSubmitted):
+            if not prepared.is_dry_run:
+                server.remember_blobs(prepared.blobs)
+        elif was_cut and isinstance(answer, Problem) and not answer.is_transient:
+            server.known_blobs.clear()
+            _send(server, asker, prepared, is_again=True)
+            return
+        asker.answer(answer)
+
+    server.upstream.ask(message, answered)
+
+
+def _explain(server: UserServer, asker: Asker, message: JobExplain) -> None:
+    def answered(answer: Message, is_last: bool) -> None:
+        if isinstance(answer, JobExplained):
+            answer = msgspec.structs.replace(answer, sentences=(*answer.sentences, *own_sentences(server)))
+        asker.answer(answer)
+
+    server.upstream.ask(message, answered)
+
+
+def own_sentences(server: UserServer) -> list[str]:
+    """What this user-server knows about why something waits: links that do not work, whether it outlives a logout."""
+    sentences = []
+    for host, link in server.execs.links:
+        again = link.try_at - server.now.boot
+        then = f" (tried again in {again:.0f} s)" if again > 0 and not link.is_dialling else ""
+        if link.state is LinkState.FAILED:
+            sentences.append(f"Your exec-server on {host} cannot be started: {link.reason}{then}")
+        elif link.state is LinkState.SUSPECT:
+            sentences.append(f"Your exec-server on {host} does not answer: {link.reason}{then}")
+        elif link.state is LinkState.STARTING:
+            sentences.append(f"Your exec-server on {host} is being started.")
+    sentences.append(server.keepalive_sentence())
+    return sentences
+
+
+def _facts(server: UserServer, asker: Asker, message: PeerAsk) -> None:
+    base: dict[str, Any] = {"daemon": "hq-user-server", "instance": server.instance, "version": VERSION}
+    if message.what == "ping":
+        asker.answer(PeerFacts(facts={**base, "answer": "pong"}))
+    elif message.what == "info":
+        asker.answer(PeerFacts(facts={
+            **base, "protocol": PROTOCOL, "user": server.user, "machine": os.uname().nodename, "address": server.address, "pid": os.getpid(),
+            "etc": server.etc, "up_seconds": round(server.now.boot - server.started.boot, 1),
+            "server": server.server_address, "server_state": "up" if server.upstream.is_up else server.upstream.away_text(),
+            "keepalive": server.keepalive_sentence(),
+        }))  # fmt: skip
+    elif message.what == "status":
+        asker.answer(PeerFacts(facts={
+            **base, "server_state": "up" if server.upstream.is_up else server.upstream.away_text(),
+            "clients": len(server.door), "requests": len(server.upstream.requests), **own_facts(server.execs),
+            **{f"host {host}": link.state.value + (f": {link.reason}" if link.reason else "") for host, link in server.execs.links},
+        }))  # fmt: skip
+    else:
+        raise InputError(f"'{message.what[:40]}' cannot be asked: ping, info or status")
+
+
+def _check(server: UserServer, asker: Asker, message: HostCheck) -> None:
+    if message.host not in server.execs.hosts:
+        if not server.upstream.is_up:
+            # the answer to a question that changes nothing tells when the hosts are known, or why not
+            def known(answer: Message, is_last: bool) -> None:
+                if isinstance(answer, Problem):
+                    asker.answer(answer)
+                elif message.host in server.execs.hosts:
+                    _check(server, asker, message)
+                else:
+                    asker.answer(Problem(text=f"there is no host {message.host} in the cluster", exit_code=2))
+
+            server.upstream.ask(HostQuery(), known)
+            return
+        names = ", ".join(sorted(server.execs.hosts)[:20])
+        raise InputError(f"there is no host '{message.host[:80]}' in the cluster; there are {names or 'none'}")
+
+    def done(result: Any) -> None:
+        asker.answer(problem_of(result) if isinstance(result, HqError) else HostChecked(host=message.host, steps=tuple(result)))
+
+    server.execs.check(message.host, done)
+
+
+def _shut_down(server: UserServer, asker: Asker, message: PeerShutdown) -> None:
+    asker.answer(PeerBye(reason="shut down by its user"))
+    server.shut_down("shut down by its user", and_hosts=message.and_hosts)
+
+
+def _read_log(server: UserServer, asker: Asker, message: LogRead) -> None:
+    server.logs.begin(asker, message, server.now)
+
+
+HANDLERS: dict[type[Message], Callable[[UserServer, Asker, Any], None]] = {
+    JobAsk: _submit,
+    JobAct: _act,
+    JobQuery: _forward,
+    JobShow: _forward,
+    JobExplain: _explain,
+    JobWatch: _watch,
+    GroupQuery: _forward,
+    HostQuery: _forward,
+    HostCheck: _check,
+    LogRead: _read_log,
+    PeerAsk: _facts,
+    PeerShutdown: _shut_down,
+}
