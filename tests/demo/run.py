@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.wait import until
 
 BIN = Path(sys.executable).parent
 SLOTS = max(2, os.cpu_count() or 2)
@@ -67,15 +68,6 @@ class Stage:
                 raise Failed(f"job {job}: {name} is {row[name]!r}, not {value!r} ({row['reason']})")
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition in small steps; raises Failed after `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise Failed(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
-
-
 def play(stage: Stage) -> None:
     """The demo itself."""
     root = ["--allow-root"] if os.geteuid() == 0 else []
@@ -99,7 +91,7 @@ def play(stage: Stage) -> None:
     bad = stage.run("hq-submit", "-q", *root, "--name", "fails", "echo oh dear >&2; exit 3").strip()
     stage.run("hq-client", "wait", bad, code=3)
     long = stage.run("hq-submit", "-q", *root, "--name", "endless", "sleep 600").strip()
-    until(lambda: stage.rows(long)[0]["state"] == "running", f"job {long} to run")
+    until(lambda: stage.rows(long)[0]["state"] == "running", what=f"job {long} to run")
     stage.run("hq-client", "cancel", long)
     stage.run("hq-client", "wait", long, code=None)
 
@@ -135,7 +127,7 @@ def main() -> int:
             play(stage)
         finally:
             stop(stage)
-    except (Failed, subprocess.TimeoutExpired) as error:
+    except (Failed, AssertionError, subprocess.TimeoutExpired) as error:
         print(f"\nThe demo failed: {error}\nWhat is left of it is in {folder}.", file=sys.stderr)
         return 1
     shutil.rmtree(folder)

@@ -1,0 +1,66 @@
+"""Each command line in README and the guides is run, in order, in one shell, as a user would type it, on hosts named node1 to node3."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.hosts import Hosts
+from tests.support.install import REPOSITORY
+from tests.support.proc import Command
+
+READER = "carol"
+
+
+def command_lines(page: str) -> list[str]:
+    """The lines after `$ ` in the console blocks of a page."""
+    text = (REPOSITORY / page).read_text()
+    blocks = re.findall(r"^\.\. code-block:: console\n\n((?:   .*\n|\n)+)", text, re.MULTILINE)
+    return [line.strip()[2:] for block in blocks for line in block.splitlines() if line.strip().startswith("$ ")]
+
+
+@pytest.fixture
+def reader(hosts: Hosts, install: Path) -> Iterator[Command]:
+    """A user whose ssh knows the test hosts by the names that the guides use, in an empty folder of his own."""
+    entry = pwd.getpwnam(READER)
+    home = Path(entry.pw_dir)
+    block = home / ".ssh" / "hq-docs.conf"
+    known = home / ".ssh" / f"hq-{hosts.tag}.known"
+    names = {"node1": "node1", "node2": "node2", "node3": "far"}
+    block.write_text("".join(f"Host {name}\n  HostName {hosts.address(host)}\n  UserKnownHostsFile {known}\n" for name, host in names.items()))
+    os.chown(block, entry.pw_uid, entry.pw_gid)
+    folder = home / "reading"
+    yield Command(install, READER, {"FOLDER": str(folder)})
+    block.unlink()
+    for left in (folder, home / "hq", home / "site"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def read(reader: Command, *pages: str) -> None:
+    """Type all lines of some pages into one shell; then stop what was started. Fails at the first line that does."""
+    lines = [line for page in pages for line in command_lines(page)]
+    assert lines
+    typed = [part for line in lines for part in (f"echo '+ '{_quoted(line)}", line)]
+    stop = "trap 'hq-client shutdown --hosts >&2; hq-admin shutdown >&2' EXIT"
+    script = "\n".join(['mkdir -p "$FOLDER"; cd "$FOLDER"; set -e', stop, *typed, ""])
+    done = reader("/bin/bash", "-c", script, timeout=240)
+    assert done.rc == 0, f"{done.out[-3000:]}\n{done.err[-3000:]}"
+    assert done.out.count("\n+ ") + 1 >= len(lines)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def test_readme_and_user_guide(reader: Command) -> None:
+    read(reader, "README.rst", "docs/user.rst")
+
+
+def test_admin_guide(reader: Command) -> None:
+    read(reader, "docs/admin.rst")
