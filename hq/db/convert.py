@@ -5,7 +5,6 @@ What a record must get back unchanged stands in full (body, signature, wishes); 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +15,7 @@ from hq.model.changes import AuditRecord
 from hq.model.host import HostRecord, HostSpec, LoadSample
 from hq.model.job import MAX_TEXT, JobRecord, JobSpec, SignedSpec, TaskRecord, Wishes
 from hq.model.states import Outcome, TaskState
+from hq.model.text import printable
 from hq.model.user import KeyRecord, Role, UserRecord
 
 Row = dict[str, Any]
@@ -50,13 +50,9 @@ def _real(value: float | None) -> float | None:
 
 
 def command_text(spec: JobSpec) -> str:
-    """The command as one printable line, cut. Bytes that are no UTF-8 and control characters are escaped."""
-    words = [word[:MAX_COMMAND_TEXT].decode("utf-8", "backslashreplace") for word in spec.argv[:MAX_COMMAND_TEXT]]
-    if spec.is_shell:
-        text = " ".join(words)
-    else:
-        text = " ".join(([f"script:{spec.script[:8]}"] if spec.script else []) + [shlex.quote(word) for word in words])
-    return cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:MAX_COMMAND_TEXT]), MAX_COMMAND_TEXT)
+    """The command as one printable line, cut: for reading and finding, never for running."""
+    words = " ".join(printable(word[:MAX_COMMAND_TEXT]) for word in spec.argv[:MAX_COMMAND_TEXT])
+    return cut(f"(script) {words}".rstrip() if spec.script else words, MAX_COMMAND_TEXT)
 
 
 def task_count(record: JobRecord) -> int:
@@ -116,7 +112,7 @@ def job_row(record: JobRecord) -> Row:
     return {
         "id": record.id, "user": record.user, "submission": spec.key, "name": cut(spec.name, MAX_TEXT), "group_name": cut(wishes.group, MAX_TEXT),
         "info": cut(wishes.info, MAX_TEXT), "command": command_text(spec), "slots": spec.slots, "priority": wishes.priority,
-        "queue": cut(wishes.queue, 255), "is_held": wishes.is_held, "is_array": record.is_array, "task_count": task_count(record),
+        "queue": cut(wishes.queue, 255), "is_held": wishes.is_held, "is_array": record.is_array, "indices": spec.indices, "task_count": task_count(record),
         "submitted": record.submitted, "body": record.signed.body, "signature": record.signed.signature,
         "wishes": _TO_JSON.encode(wishes).decode(), "cancelled_rest": record.cancelled_rest, "ended": record.ended,
     }  # fmt: skip

@@ -11,14 +11,14 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect
 from sqlalchemy.engine import URL, make_url
 
-from alembic import command
-from hq.db.faults import explain, place_of
+from hq.db.faults import explain, is_transient, place_of
 from hq.db.tables import metadata
 from hq.db.views import create_views, drop_views
 from hq.errors import DatabaseError, UnavailableError
@@ -62,6 +62,8 @@ def _open_sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
+        # lower() of SQLite knows only ASCII
+        connection.create_function("hq_fold", 1, lambda text: None if text is None else str(text).casefold(), deterministic=True)
         try:
             for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
                 connection.execute(f"PRAGMA {pragma}").close()
@@ -152,8 +154,9 @@ def revision(engine: Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-class reached:  # noqa: N801 - reads as a clause: with reached(engine)
-    """Context: whatever the database says against a statement comes out as a DatabaseError of one line."""
+class reached:
+    """Context: whatever the database says against a statement comes out as one line: UnavailableError where trying again may help, else
+    DatabaseError."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = engine.url
@@ -163,7 +166,8 @@ class reached:  # noqa: N801 - reads as a clause: with reached(engine)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, exc.SQLAlchemyError | OSError):
-            raise DatabaseError(explain(error, self._url)) from None
+            text = explain(error, self._url)
+            raise (UnavailableError(text) if is_transient(error) else DatabaseError(text)) from None
 
 
 def check_revision(engine: Engine) -> None:
@@ -218,9 +222,3 @@ def drop_tables(engine: Engine) -> None:
 def _tables(engine: Engine) -> list[str]:
     with reached(engine), engine.connect() as connection:
         return inspect(connection).get_table_names()
-
-
-__all__ = [
-    "UnavailableError", "advice", "check_revision", "create_tables", "drop_tables", "expected_revision", "open_engine", "reached",
-    "refuse_network_filesystem", "revision", "upgrade",
-]  # fmt: skip

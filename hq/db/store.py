@@ -182,7 +182,7 @@ class Store:
     # --- reading ---
 
     def load(self) -> Snapshot:
-        """Everything that is live. Raises DatabaseError."""
+        """Everything that is live. Raises UnavailableError or DatabaseError."""
         with reached(self.engine), self.engine.connect() as connection:
             return self._load(connection)
 
@@ -231,11 +231,12 @@ class Store:
         )
         return {(row[0], row[1]): row[2] for row in connection.execute(query)}
 
-    def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """Sealed bytes by digest; what is not there is absent. Raises DatabaseError."""
+    def blobs(self, digests: Iterable[str], user: str | None = None) -> dict[str, bytes]:
+        """Sealed bytes by digest, of `user` only (None: of anybody); what is not there is absent. Raises as `load`."""
         c = tables.blob.c
         found: dict[str, bytes] = {}
         with reached(self.engine), self.engine.connect() as connection:
             for some in _chunks(digests):
-                found.update({row.digest: bytes(row.body) for row in connection.execute(select(c.digest, c.body).where(c.digest.in_(some)))})
+                query = select(c.digest, c.body).where(c.digest.in_(some), *([] if user is None else [c.user == user]))
+                found.update({row.digest: bytes(row.body) for row in connection.execute(query)})
         return found

@@ -106,9 +106,10 @@ host = Table(
 blob = Table(
     "blob",
     metadata,
-    Column("digest", fingerprint(), primary_key=True),
+    Column("digest", fingerprint(), nullable=False),
     Column("user", person(), nullable=False),
     Column("body", long_bytes(), nullable=False),
+    PrimaryKeyConstraint("digest", "user"),  # nobody can occupy another's digest
     **TABLE_OPTIONS,
 )
 
@@ -127,6 +128,7 @@ def _job_columns() -> list[Column[object]]:
         Column("queue", String(255), nullable=False),
         Column("is_held", Boolean, nullable=False),
         Column("is_array", Boolean, nullable=False),
+        Column("indices", long_text(), nullable=False),
         Column("task_count", Integer, nullable=False),
         Column("submitted", Moment, nullable=False),
         Column("body", long_bytes(), nullable=False),
@@ -185,6 +187,7 @@ job_history = Table(
     Column("attempt", Integer, nullable=False),
     Column("outcomes", Text, nullable=False),  # JSON: tasks by outcome
     Index(None, "user", "ended"),
+    Index(None, "user", "id"),
     Index(None, "ended"),
     **TABLE_OPTIONS,
 )

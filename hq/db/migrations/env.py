@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
+
 from hq.db.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)

@@ -6,8 +6,8 @@ Revision: 0001, after none.
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
+
 from hq.db.types import TABLE_OPTIONS, Moment, long_bytes, long_text
 
 revision = "0001"
@@ -39,7 +39,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("user", sa.String(length=64), nullable=False),
         sa.Column("body", long_bytes(), nullable=False),
-        sa.PrimaryKeyConstraint("digest", name=op.f("pk_blob")),
+        sa.PrimaryKeyConstraint("digest", "user", name=op.f("pk_blob")),
         **TABLE_OPTIONS,
     )
     op.create_table(
@@ -91,6 +91,7 @@ def upgrade() -> None:
         sa.Column("queue", sa.String(length=255), nullable=False),
         sa.Column("is_held", sa.Boolean(), nullable=False),
         sa.Column("is_array", sa.Boolean(), nullable=False),
+        sa.Column("indices", long_text(), nullable=False),
         sa.Column("task_count", sa.Integer(), nullable=False),
         sa.Column("submitted", Moment(), nullable=False),
         sa.Column("body", long_bytes(), nullable=False),
@@ -115,6 +116,7 @@ def upgrade() -> None:
         sa.Column("queue", sa.String(length=255), nullable=False),
         sa.Column("is_held", sa.Boolean(), nullable=False),
         sa.Column("is_array", sa.Boolean(), nullable=False),
+        sa.Column("indices", long_text(), nullable=False),
         sa.Column("task_count", sa.Integer(), nullable=False),
         sa.Column("submitted", Moment(), nullable=False),
         sa.Column("body", long_bytes(), nullable=False),
@@ -137,6 +139,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_job_history_ended"), "job_history", ["ended"])
     op.create_index(op.f("ix_job_history_user_ended"), "job_history", ["user", "ended"])
+    op.create_index(op.f("ix_job_history_user_id"), "job_history", ["user", "id"])
     op.create_table(
         "lease",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
