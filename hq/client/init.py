@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 from hq.client import samples
 from hq.errors import HqError, InputError, RefusedError
@@ -79,8 +78,9 @@ class _Plan:
 def _plan(directory: str, hosts: list[str], url: str | None, port: int | None) -> _Plan:
     """Check everything that can be checked before anything is made."""
     directory = os.path.abspath(directory)
-    if any(ord(each) < 32 for each in directory) or "'" in directory:
-        raise InputError(f"{directory!r}: a path without quotes and control characters is needed")
+    # the path stands in client.yaml in quotes, and in the URL of SQLite, where ? begins the options
+    if any(ord(each) < 32 or each in "'?" for each in directory):
+        raise InputError(f"{directory!r}: a path without quotes, question marks and control characters is needed")
     for name in ("etc", "var"):
         path = os.path.join(directory, name)
         if os.path.lexists(path):
@@ -93,8 +93,7 @@ def _plan(directory: str, hosts: list[str], url: str | None, port: int | None) -
     if url is None:
         if is_network_filesystem(directory):
             raise RefusedError(f"{directory} is on a network file system, where SQLite loses data: choose a local disk, or --db with MariaDB")
-        # SQLAlchemy reads ? and % in a URL as its own
-        url = "sqlite:///" + quote(os.path.join(directory, "var", "state.db"), safe="/ ")
+        url = "sqlite:///" + os.path.join(directory, "var", "state.db")
     for short in ("mysql://", "mariadb://"):
         if url.startswith(short):
             url = "mysql+pymysql://" + url.removeprefix(short)

@@ -29,8 +29,12 @@ def read_secret(path: str) -> str:
         if os.path.islink(path):
             raise SecurityError(f"{path} is a symbolic link: a secret must be a plain file") from None
         raise InputError(f"cannot be read: {error.strerror}", file=path) from None
+    try:
+        _check_private(os.fstat(descriptor), path, "600", stat.S_ISREG)
+    except BaseException:
+        os.close(descriptor)
+        raise
     with os.fdopen(descriptor, encoding="utf-8") as file:
-        _check_private(os.fstat(file.fileno()), path, "600", stat.S_ISREG)
         try:
             return file.read().rstrip("\n")
         except (OSError, UnicodeDecodeError) as error:
