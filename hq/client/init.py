@@ -11,6 +11,7 @@ import os
 import pwd
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -48,8 +49,8 @@ def init_main(argv: list[str]) -> int:
     words = parser.parse_args(argv)
     plan = _plan(words.directory, words.host, words.db, words.port)
     _make(plan)
-    start = f"HQ_ETC={plan.etc} hq-server -d"
-    print(f"The instance {plan.instance} is in {plan.directory}, {plan.user} is its administrator.\nNow:  export HQ_ETC={plan.etc}\n      {start.partition(' ')[2]}")
+    print(f"The instance {plan.instance} is in {plan.directory}, {plan.user} is its administrator.")
+    print(f"Now:  export HQ_ETC={shlex.quote(plan.etc)}\n      hq-server -d")
     return 0
 
 
@@ -131,7 +132,9 @@ def _hosts(words: list[str]) -> tuple[HostSpec, ...]:
         if found is None:
             raise InputError(f"--host {word}: expected is NAME:SLOTS or NAME:SLOTS:local|ssh|openssh, as node1:8")
         transport = found[3] or ("local" if found[1] in _own_names() else "ssh")
-        specs.append(HostSpec(name=found[1].partition(".")[0], address=found[1], total=int(found[2]), slots=int(found[2]), transport=transport))
+        short = found[1].partition(".")[0]
+        # an address has no short form
+        specs.append(HostSpec(name=found[1] if short.isdigit() else short, address=found[1], total=int(found[2]), slots=int(found[2]), transport=transport))
     # the reader of cluster.tab knows what a good host is
     try:
         return parse_cluster_tab(samples.cluster_tab(specs), "--host")

@@ -21,16 +21,16 @@ _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 class _Formatter(logging.Formatter):
     """`2026-01-31T12:00:00.123+0100 WARNING jobs: text`; a traceback follows on indented lines."""
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """Local time with milliseconds and the offset from UTC."""
         moment = time.localtime(record.created)
         return time.strftime(f"%Y-%m-%dT%H:%M:%S.{int(record.msecs):03}%z", moment)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """One line, whatever the message holds."""
         return super().formatMessage(record).translate(_ESCAPED)
 
-    def formatException(self, ei: object) -> str:  # noqa: N802 - logging's name
+    def formatException(self, ei: object) -> str:
         """A traceback, indented, so that its lines cannot be taken for records."""
         text = super().formatException(ei)  # type: ignore[arg-type]
         return "\n".join("    " + line for line in text.split("\n"))
