@@ -16,7 +16,8 @@ import pytest
 from hq.model.host import HostSpec
 from tests.support.hosts import Hosts, missing_for_hosts
 from tests.support.install import readable_python
-from tests.support.users import run_as
+from tests.support.proc import end_process
+from tests.support.users import run_as, start_as
 from tests.support.wait import until
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -298,6 +299,33 @@ def test_a_proxy_is_refused_by_paramiko_with_a_pointer(alice: Driver) -> None:
         block.unlink()
     assert error == "RefusedError"
     assert "proxyjump" in text and "openssh" in text
+
+
+def test_openssh_uses_a_master_that_the_user_opened_and_leaves_it_up(alice: Driver) -> None:
+    """As with a second factor: nobody but the user himself can log in, and he has."""
+    name, ssh = f"own.{alice.hosts.tag}", alice.home / ".ssh"
+    block, away = ssh / f"hq-{alice.hosts.tag}-own.conf", ssh / "id_ed25519.away"
+    block.write_text(f"Host {name}\n HostName {alice.hosts.address('hqb')}\n ControlMaster auto\n ControlPath ~/.ssh/cm-%C\n"
+                     f" UserKnownHostsFile {ssh}/hq-{alice.hosts.tag}.known\n")  # fmt: skip
+    os.chown(block, pwd.getpwnam("alice").pw_uid, pwd.getpwnam("alice").pw_gid)
+    master = start_as("alice", ["ssh", "-N", "-o", "ControlPersist=no", name])
+    spec = HostSpec(name="hqb", address=name, total=1, slots=1, transport="openssh")
+    try:
+        until(lambda: run_as("alice", ["ssh", "-O", "check", name]).returncode == 0, 20, "the master")
+        (ssh / "id_ed25519").rename(away)
+        told = alice(("start", spec), ("check", spec), way_back=True, meet=1, wait=20)
+        assert [outcome["error"] for outcome in told["outcomes"]] == [None, None], told
+        assert list(told["met"].values()) == [True]
+        port = told["outcomes"][0]["value"]["forwarded_port"]
+        assert run_as("alice", ["ssh", "-O", "check", name]).returncode == 0
+        listening = alice.hosts.exec("hqb", ["ss", "-Hltn", f"sport = :{port}"]).stdout
+        assert listening == b"", "the forward is still there"
+    finally:
+        if away.exists():
+            away.rename(ssh / "id_ed25519")
+        end_process(master)
+        block.unlink()
+    assert alice.one("start", spec)[1] == "UnavailableError"
 
 
 def test_agent_is_used(alice: Driver) -> None:

@@ -33,7 +33,8 @@ class Bootstrap:
     """What an exec-server is told over its stdin. Keys are Z85 or hex text, as `hq.kernel.keys` makes them.
 
     `local_port` does not travel: it is the TCP port on which the user-server listens here. If it is set, the ssh transports add a
-    reverse forward to it as the last of `upstreams`.
+    reverse forward to it as the last of `upstreams`. `idle`: seconds without anything to do until the exec-server ends. `home`: HQ_HOME on
+    the host, empty: its default.
     """
 
     instance: str
@@ -50,6 +51,8 @@ class Bootstrap:
     version: str
     protocol: int
     allow_root: bool = False
+    idle: float = 600.0
+    home: str = ""
     local_port: int | None = None
 
     def with_upstream(self, address: str) -> Bootstrap:
@@ -117,7 +120,7 @@ class Transport(Protocol):
         ...
 
     def release(self, host: HostSpec) -> None:
-        """The exec-server got through without the forward: close the connection."""
+        """The exec-server got through without the forward: close the connection. Raises UnavailableError if another call holds it too long."""
         ...
 
     def close(self, host: HostSpec | None = None) -> None:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import hq
+from hq import VERSION
 from hq.protocol.peers import CheckStep
 
-#: Soft limits below these make trouble that is hard to find later; the check says so and is still passed.
+#: Soft limits below these make trouble that is hard to find later: they fail the step.
 FEW_FILES = 256
 FEW_PROCESSES = 64
 
@@ -47,7 +47,7 @@ def _python(facts: dict[str, Any]) -> CheckStep:
 
 
 def _version(facts: dict[str, Any]) -> CheckStep:
-    theirs, ours = facts.get("version"), hq.VERSION
+    theirs, ours = facts.get("version"), VERSION
     if theirs == ours:
         return CheckStep("version", True, f"hq {theirs}")
     # Adjacent versions speak to each other; the handshake decides, not this step.
@@ -55,30 +55,30 @@ def _version(facts: dict[str, Any]) -> CheckStep:
 
 
 def _way_back(facts: dict[str, Any]) -> CheckStep:
-    """`way_back` of the facts: address → null or true if it was reached, else the reason in words."""
-    tried = facts.get("way_back")
-    if not isinstance(tried, dict) or not tried:
-        return CheckStep("way back", True, "not tried: no address was given, or the exec-server there does not try them")
-    reached = [address for address, reason in tried.items() if reason in (None, True, "")]
-    failed = [f"{address}: {reason}" for address, reason in tried.items() if address not in reached]
-    if reached:
-        return CheckStep("way back", True, f"reaches {reached[0]}" + (f"; does not reach {'; '.join(failed)}" if failed else ""))
-    return CheckStep("way back", False, f"cannot connect to {'; '.join(failed)}")
+    """`way_back` of the facts: a list of `{"address": …, "error": words or null}`, in the order of the addresses given."""
+    told = facts.get("way_back")
+    tried = [way for way in told if isinstance(way, dict)] if isinstance(told, list) else []
+    if not tried:
+        return CheckStep("way back", True, "not tried: no address was given")
+    failed = "; ".join(f"{way.get('address')}: {way['error']}" for way in tried if way.get("error"))
+    reached = next((way.get("address") for way in tried if not way.get("error")), None)
+    if reached is None:
+        return CheckStep("way back", False, f"cannot connect to {failed}")
+    return CheckStep("way back", True, f"reaches {reached}" + (f"; does not reach {failed}" if failed else ""))
 
 
 def _limits(facts: dict[str, Any]) -> CheckStep:
+    """`ulimits` of the facts: soft limits by name, null for unlimited."""
     limits = facts.get("ulimits")
     if not isinstance(limits, dict):
         return CheckStep("limits", True, "not told")
-    soft = {name: value[0] if isinstance(value, list) and value else value for name, value in limits.items()}
-    warnings = [
-        f"{word} is only {soft[name]}"
-        for names, least, word in ((("nofile", "RLIMIT_NOFILE"), FEW_FILES, "open files"), (("nproc", "RLIMIT_NPROC"), FEW_PROCESSES, "processes"))
-        for name in names
-        if isinstance(soft.get(name), int) and 0 <= soft[name] < least
+    low = [
+        f"only {limits[name]} {name.replace('_', ' ')}"
+        for name, least in (("open_files", FEW_FILES), ("processes", FEW_PROCESSES))
+        if isinstance(limits.get(name), int) and limits[name] < least
     ]
-    told = ", ".join(f"{name} {'unlimited' if value in (-1, None) else value}" for name, value in soft.items())
-    return CheckStep("limits", not warnings, "; ".join([*warnings, told]))
+    told = ", ".join(f"{name.replace('_', ' ')} {'unlimited' if value is None else value}" for name, value in limits.items())
+    return CheckStep("limits", not low, "; ".join([*low, told]))
 
 
 def _lingering(facts: dict[str, Any]) -> CheckStep:

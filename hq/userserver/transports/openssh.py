@@ -1,7 +1,8 @@
 """The transport `openssh`: the system's ssh, with all that its configuration can do (Kerberos, jump hosts, certificates).
 
-One master connection a host (ControlMaster), ours, in the user-server's run directory; commands and forwards go over it. ssh never
-asks: what needs a second factor needs a master that the user opened by his own configuration, which `ssh -o BatchMode=yes` can use.
+One master connection a host (ControlMaster); commands and forwards go over it. If the user's own configuration has a ControlPath and a
+master of his is up, that one is used and left up: so he gives his second factor once, by hand. Else the master is ours, in the
+user-server's run directory. ssh never asks here.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _REFUSALS = re.compile(
 _FAST = 10.0
 
 
-def control_path(run_dir: str, address: str) -> str:
+def control_path(run_dir: str, host: str) -> str:
     """The control socket of a host. Raises RefusedError if the run directory's name is too long for a socket."""
-    path = os.path.join(run_dir, "ssh-" + hashlib.sha256(address.encode()).hexdigest()[:12])
+    path = os.path.join(run_dir, "ssh-" + hashlib.sha256(host.encode()).hexdigest()[:12])
     if len(os.fsencode(path)) > PATH_LIMIT:
         raise RefusedError(f"the path {path} is too long for a socket of ssh: at most {PATH_LIMIT} bytes")
     return path
@@ -62,15 +63,22 @@ def master_argv(address: str, control: str, connect_timeout: float, keepalive: f
     return [*words, "--", address]
 
 
-def command_argv(address: str, control: str, command: str) -> list[str]:
-    """An ssh that runs a command line over the master, and makes no connection of its own."""
-    # Without the user's configuration: over a master only the name of the socket counts, and nothing in there can redirect us.
-    return ["ssh", "-F", "none", "-T", "-S", control, "-o", "BatchMode=yes", "-o", "ProxyCommand=false", "--", address, command]
+def command_argv(address: str, control: str | None, command: str) -> list[str]:
+    """An ssh that runs a command line over the master (None: the user's own), and makes no connection of its own."""
+    options = ["-T", "-o", "BatchMode=yes", "-o", "ProxyCommand=false"]
+    if control is None:
+        options += ["-o", "ControlMaster=no", "-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no"]
+    return ["ssh", *_master_options(control), *options, "--", address, command]
 
 
-def control_argv(address: str, control: str, order: str, *options: str) -> list[str]:
-    """An order to the master: check, exit, forward."""
-    return ["ssh", "-F", "none", "-S", control, "-O", order, *options, "--", address]
+def control_argv(address: str, control: str | None, order: str, *options: str) -> list[str]:
+    """An order to the master: check, exit, forward, cancel."""
+    return ["ssh", *_master_options(control), "-O", order, *options, "--", address]
+
+
+def _master_options(control: str | None) -> list[str]:
+    # Over a master of ours only the name of the socket counts, and nothing in the user's configuration can redirect us.
+    return [] if control is None else ["-F", "none", "-S", control]
 
 
 def parse_allocated(output: str) -> int | None:
@@ -87,8 +95,10 @@ class OpensshTransport(SshTransport):
         if not host.address or host.address.startswith("-"):
             raise RefusedError(f"host {host.name}: '{host.address}' is not an address for ssh; see cluster.tab")
         what = f"host {host.name}: ssh {host.address}"
-        control = control_path(self._settings.run_dir, host.address)
         environment = self._settings.environment
+        if _order(host.address, None, "check", deadline=deadline, environment=environment)[0] == 0:
+            return OpensshConnection(None, host.address, None, what, self._settings)
+        control = control_path(self._settings.run_dir, f"{host.name} {host.address}")
         if os.path.exists(control):
             # Left by a user-server that was killed: its forwards lead nowhere.
             _order(host.address, control, "exit", environment=environment)
@@ -105,18 +115,30 @@ class OpensshTransport(SshTransport):
 
 
 class OpensshConnection:
-    """A running master."""
+    """A running master: `process` with its socket `control`, or, both None, the user's own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], address: str, control: str, what: str, settings: TransportSettings) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes] | None, address: str, control: str | None, what: str, settings: TransportSettings
+    ) -> None:
         self._process = process
         self._address = address
         self._control = control
         self._what = what
         self._settings = settings
+        self._forwards: dict[int, int] = {}
 
     @property
     def is_alive(self) -> bool:
         """As Connection.is_alive."""
+        if self._process is None or self._control is None:
+            try:
+                return _order(self._address, None, "check", environment=self._settings.environment)[0] == 0
+            except UnavailableError:
+                return False
+        assert self._process.stderr is not None
+        with suppress(BlockingIOError):
+            # What a master says in the course of time must not fill its pipe.
+            os.read(self._process.stderr.fileno(), 65536)
         return self._process.poll() is None and os.path.exists(self._control)
 
     def run(self, command: str, stdin: bytes, deadline: Deadline) -> Ran:
@@ -134,10 +156,16 @@ class OpensshConnection:
         port = parse_allocated(words)
         if status != 0 or port is None:
             raise RefusedError(f"{self._what}: reverse forward: {words or 'no port'} (AllowTcpForwarding of the host's sshd)")
+        self._forwards[port] = local_port
         return port
 
     def close(self) -> None:
-        """As Connection.close."""
+        """As Connection.close. The user's own master stays; only our forwards go."""
+        if self._process is None or self._control is None:
+            for port, local_port in self._forwards.items():
+                with suppress(UnavailableError):
+                    _order(self._address, None, "cancel", "-R", f"127.0.0.1:{port}:127.0.0.1:{local_port}", environment=self._settings.environment)
+            return
         if self._process.poll() is None:
             # By TERM ssh removes its socket.
             self._process.terminate()
@@ -151,7 +179,7 @@ class OpensshConnection:
 
 
 def _order(
-    address: str, control: str, order: str, *options: str, deadline: Deadline | None = None, environment: Mapping[str, str] | None = None
+    address: str, control: str | None, order: str, *options: str, deadline: Deadline | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
     """Send an order to the master; its status and words. Raises UnavailableError at the deadline."""
     timeout = _FAST if deadline is None else deadline.remaining(f"ssh -O {order} {address}")
@@ -185,7 +213,7 @@ def _wait_master(process: subprocess.Popen[bytes], address: str, control: str, d
                 words = (said + os.read(process.stderr.fileno(), 65536)).decode(errors="replace").strip()
             text = f"{what}: {words or f'ssh ended with status {process.returncode}'}"
             if _REFUSALS.search(words):
-                raise RefusedError(f"{text}. Try yourself: {shlex.join(['ssh', '-o', 'BatchMode=yes', address])}")
+                raise RefusedError(f"{text}. Try yourself: {shlex.join(['ssh', address])}")
             raise UnavailableError(text)
         if os.path.exists(control):
             return

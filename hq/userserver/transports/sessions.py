@@ -124,6 +124,7 @@ class SshTransport(ABC):
         deadline = Deadline(self._settings.start_timeout, cancel)
         with self._seat(host, deadline) as seat:
             connection = self._connected(host, seat, deadline)
+            is_in_use = bool(seat.forwards)
             port: int | None = None
             note = ""
             try:
@@ -138,8 +139,9 @@ class SshTransport(ABC):
                 ran = connection.run(self._command("--bootstrap"), bootstrap.to_line(), deadline)
                 started = self._started(place, ran)
             except HqError:
-                # Nothing of ours was started that could use the forward.
-                self._drop(seat)
+                if not is_in_use:
+                    # Nothing of ours was started that could use the forward.
+                    self._drop(seat)
                 raise
             if not seat.forwards:
                 self._drop(seat)
@@ -158,7 +160,8 @@ class SshTransport(ABC):
                 try:
                     ran = connection.run(self._command("--check"), check_line(upstreams), deadline)
                 except HqError as error:
-                    self._drop(seat)
+                    if not seat.forwards:
+                        self._drop(seat)
                     return steps_of(b"", problem=str(error))
                 problem = "" if ran.answer else self._complaint(place, ran)
                 if not seat.forwards:
@@ -174,8 +177,9 @@ class SshTransport(ABC):
             return self._forwarded(seat, self._connected(host, seat, deadline), local_port, deadline)
 
     def release(self, host: HostSpec) -> None:
-        """As Transport.release."""
-        self.close(host)
+        """As Transport.release. Waits for a call that is under way for the host."""
+        with self._seat(host, Deadline(self._settings.start_timeout)) as seat:
+            self._drop(seat)
 
     def close(self, host: HostSpec | None = None) -> None:
         """As Transport.close. A call that is under way for the host ends with an error."""
