@@ -80,7 +80,7 @@ def list_rows(server: Server, request: Request, selection: Selection, user: str 
     def look(resolved: Selection) -> None:
         def settled() -> None:
             live = listing.job_rows(server.cluster, resolved, user, by_task)
-            if resolved.is_all and not (resolved.tasks or resolved.ranges):
+            if resolved.is_all and not (resolved.tasks or resolved.ranges or resolved.states):
                 then(*merged(live, [], bound))
                 return
             server.ask(request, lambda: queries.ended_rows(server.store.engine, resolved, user, by_task, bound + 1),

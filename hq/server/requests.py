@@ -46,6 +46,7 @@ class Request:
     peer: Peer | None = None
     number: int = 0  # of the peer's request
     render: Callable[[object], Message | None] = _no_answer
+    takes_errors: bool = False  # `render` is given the core's errors, too
 
     def with_render(self, render: Callable[[object], Message | None]) -> Request:
         """The same request, answered by what `render` makes of the core's reply."""
@@ -64,7 +65,7 @@ class Request:
 
     def settle(self, value: object) -> None:
         """Answer with the core's reply: an error as a problem, anything else as `render` makes it."""
-        if isinstance(value, HqError):
+        if isinstance(value, HqError) and not self.takes_errors:
             self.fail(value)
             return
         message = self.render(value)

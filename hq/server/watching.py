@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hq.core.events import Counts, Progress, Unwatched, Watched
 from hq.db import queries
-from hq.errors import InputError, RefusedError
+from hq.errors import HqError, InputError, RefusedError
 from hq.model.selection import Selection
 from hq.protocol.base import Message
 from hq.protocol.jobs import JobCounts, JobProgress
@@ -75,13 +75,18 @@ def _watch(
     token: Request
 
     def render(value: object) -> Message | None:
-        assert isinstance(value, Progress)
-        if is_first and live - {counts.id for counts in value.jobs} and attempt < 3:
+        told = {counts.id for counts in value.jobs} if isinstance(value, Progress) else set()
+        if is_first and live - told and attempt < 3:
             # one of them ended between the look and the step: now it stands in the database
             _leave()
             server.add(Unwatched(token))
             server.when_settled(request, lambda: _look(server, request, asked, attempt + 1))
             return None
+        if isinstance(value, HqError):
+            _leave()
+            request.fail(value)
+            return None
+        assert isinstance(value, Progress)
         jobs = tuple(map(_message, [*(ended if is_first else ()), *value.jobs]))
         is_first.clear()
         if value.is_done:
@@ -92,7 +97,7 @@ def _watch(
         if session is not None:
             session.watches.discard(token)
 
-    token = replace(request, render=render)
+    token = replace(request, render=render, takes_errors=True)
     if session is not None:
         session.watches.add(token)
     server.add(Watched(token=token, user=user, selection=selection))
