@@ -18,9 +18,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from hq.client import samples
-from hq.errors import HqError, InputError, RefusedError
+from hq.errors import HqError, InputError, RefusedError, UsageError
 from hq.kernel.clustertab import parse_cluster_tab
 from hq.kernel.config import sample_server_config
 from hq.kernel.files import is_network_filesystem, make_private_dir, write_secret
@@ -39,9 +40,16 @@ TABLES_TIMEOUT = 300.0
 _HOST = re.compile(r"([^:]+):([0-9]{1,7})(?::([a-z]+))?", re.ASCII)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line on stderr instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see hq-admin init --help")
+
+
 def init_main(argv: list[str]) -> int:
     """Make an instance as the words ask; returns 0. Raises HqError, and then nothing is left of it."""
-    parser = argparse.ArgumentParser(prog="hq-admin init", description="Make an instance of hq: configuration, keys, state database; you become its administrator.")
+    parser = _Parser(prog="hq-admin init", allow_abbrev=False, description="Make an instance of hq: configuration, keys, state database; you become its administrator.")
     parser.add_argument("directory", metavar="DIR", help="where it goes: DIR/etc and DIR/var, on a local disk")
     parser.add_argument("--host", metavar="NAME:SLOTS[:local|ssh|openssh]", action="append", default=[], help="a host of the cluster; may be repeated (default: this machine with all its cores)")
     parser.add_argument("--db", metavar="URL", help="state database, as mysql+pymysql://USER:PASSWORD@HOST/NAME; - reads the URL from standard input (default: SQLite in DIR/var)")

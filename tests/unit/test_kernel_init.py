@@ -11,7 +11,7 @@ import pytest
 
 from hq.client import init
 from hq.client.init import init_main
-from hq.errors import HqError, InputError, RefusedError
+from hq.errors import HqError, InputError, RefusedError, UsageError
 from hq.kernel.clustertab import read_cluster_tab
 from hq.kernel.config import read_database_url, read_server_config, read_users
 from hq.kernel.files import read_secret
@@ -79,10 +79,10 @@ def test_the_database_may_be_another(tmp_path: Path, without_database: list[list
 @pytest.mark.parametrize(
     "words",
     [["--host", "node1"], ["--host", "node1:x"], ["--host", "node1:0"], ["--host", "node1:4:telnet"], ["--host", "-x:4"], ["--host", "a:1", "--host", "a:2"],
-     ["--db", "nonsense"], ["--db", "mysql://a\nb"], ["--port", "70000"], ["--port", "0"]],
+     ["--db", "nonsense"], ["--db", "mysql://a\nb"], ["--port", "70000"], ["--port", "0"], ["--port", "x"], ["--ports", "1"]],
 )  # fmt: skip
 def test_bad_words_make_nothing(tmp_path: Path, words: list[str]) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises((InputError, UsageError)):
         init_main([str(tmp_path / "x"), *words])
     assert left(tmp_path) == []
 
