@@ -125,7 +125,7 @@ class OpensshConnection:
         self._control = control
         self._what = what
         self._settings = settings
-        self._forwards: dict[int, int] = {}
+        self._forwards: list[str] = []  # as asked for: by the same words they are cancelled
 
     @property
     def is_alive(self) -> bool:
@@ -151,20 +151,22 @@ class OpensshConnection:
 
     def forward(self, local_port: int, deadline: Deadline) -> int:
         """As Connection.forward."""
-        options = ("-R", f"127.0.0.1:0:127.0.0.1:{local_port}")
+        forward = f"127.0.0.1:0:127.0.0.1:{local_port}"
+        options = ("-R", forward)
         status, words = _order(self._address, self._control, "forward", *options, deadline=deadline, environment=self._settings.environment)
         port = parse_allocated(words)
         if status != 0 or port is None:
             raise RefusedError(f"{self._what}: reverse forward: {words or 'no port'} (AllowTcpForwarding of the host's sshd)")
-        self._forwards[port] = local_port
+        self._forwards.append(forward)
         return port
 
     def close(self) -> None:
         """As Connection.close. The user's own master stays; only our forwards go."""
         if self._process is None or self._control is None:
-            for port, local_port in self._forwards.items():
+            for forward in self._forwards:
                 with suppress(UnavailableError):
-                    _order(self._address, None, "cancel", "-R", f"127.0.0.1:{port}:127.0.0.1:{local_port}", environment=self._settings.environment)
+                    _order(self._address, None, "cancel", "-R", forward, environment=self._settings.environment)
+            self._forwards.clear()
             return
         if self._process.poll() is None:
             # By TERM ssh removes its socket.
