@@ -43,7 +43,8 @@ def _act(state: State, event: JobsActedOn) -> list[Result]:
     if event.is_admin:
         # ids are unique, so an administrator's ids mean anybody's jobs; a filter means his own unless he names a user
         seen = selection.user if selection.user is not None else event.actor if is_filter_only else None
-    if selection.is_empty and not (selection.states or selection.group is not None or selection.text is not None or selection.since is not None):
+    has_filter = bool(selection.states) or any(each is not None for each in (selection.group, selection.text, selection.since))
+    if selection.is_empty and not has_filter:
         raise InputError("no job was named: write ids, ranges, last or all")
     results: list[Result] = [(str(key), False, NO_SUCH_JOB) for key in unknown_names(state, selection, seen)]
     for job in list(named_jobs(state, selection, seen)):
@@ -143,8 +144,8 @@ def _cancel_untouched(state: State, job: LiveJob, index: int, reason: str) -> No
 
 
 def _fresh(state: State, job: LiveJob, index: int, to: TaskState, reason: str = "") -> TaskRecord:
-    record = job.record
-    return TaskRecord(job=record.id, index=index, attempt=0, state=to, user=record.user, slots=record.spec.slots, since=state.now, reason=reason)
+    slots, user = job.record.spec.slots, job.record.user
+    return TaskRecord(job=job.id, index=index, attempt=0, state=to, user=user, slots=slots, since=state.now, reason=reason)
 
 
 def _hold_whole(state: State, job: LiveJob) -> tuple[bool, str]:

@@ -74,7 +74,7 @@ class Cluster(State):
         self.changes = Changes()
 
     def step(self, events: Sequence[Event], now: float) -> Step:
-        """Take events in their order, then place what can be placed. `now` is Unix time; a clock that went back counts as standing still."""
+        """Take events in their order, then place what can be placed. `now`: Unix time; a clock that went back counts as standing still."""
         self.now = now = max(now, self.now)
         self.changes, self.actions = Changes(), []
         self.touched, self.ended = set(), {}
@@ -160,9 +160,9 @@ class Cluster(State):
         queues = []
         for shape in list(self.queues):
             self.prune(shape)
-            if shape in self.queues and shape.user in self.present and (user := self.users.get(shape.user)) is not None and user.is_enabled:
+            if shape in self.queues and self.may_start(shape.user):
                 queues.append(QueueView(shape, self.waiting_in(shape), frozenset(self.bad.get(shape.user, ()))))
-        seats = [Seat(host, self.now) for host in self.hosts.values() if host.free and host.closed() is None] if queues else []
+        seats = [Seat(host, self.now) for host in self.roomy.values() if host.closed() is None] if queues else []
         return View(queues, seats)
 
     def _place(self) -> None:

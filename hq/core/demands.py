@@ -20,7 +20,10 @@ def check_host_names(state: State, names: tuple[str, ...], option: str) -> None:
 
 
 def check_possible(state: State, shape: Shape) -> None:
-    """Refuse a demand that no host could meet if it were empty. Raises NeverError with the largest available, InputError for an unknown queue."""
+    """Refuse a demand that no host could meet if it were empty.
+
+    Raises NeverError with the largest available, InputError for an unknown queue.
+    """
     hosts = [host for host in state.hosts.values() if host.record.is_listed and host.record.spec.backend in PLACEABLE_BACKENDS]
     if not hosts:
         raise NeverError("the cluster has no host that could run a job: its owner adds them to cluster.tab")
@@ -38,7 +41,8 @@ def check_possible(state: State, shape: Shape) -> None:
     memories = [host.record.spec.memory for host in hosts if host.record.spec.slots >= shape.slots]
     if shape.memory and all(memory is not None and memory < shape.memory for memory in memories):
         largest = format_bytes(max(memory or 0 for memory in memories))
-        raise NeverError(f"{format_bytes(shape.memory)} of memory were asked for; the most that {where} with {shape.slots} slots has is {largest}")
+        asked = format_bytes(shape.memory)
+        raise NeverError(f"{asked} of memory were asked for; the most that {where} with {shape.slots} slots has is {largest}")
     for name, count in shape.resources:
         most = max(host.record.spec.resources.get(name, 0) for host in hosts)
         if count > most:

@@ -119,11 +119,13 @@ def _waiting(cluster: State, job: LiveJob, index: int, now: float) -> list[str]:
     if index in job.deferred:
         sentences.append(f"Its last start failed; it is tried again in {format_seconds(max(0.0, job.deferred[index] - now))}.")
     if wishes.throttle is not None and job.placed >= wishes.throttle:
-        sentences.append(f"{job.placed:,} tasks of the array are placed, its own limit is {wishes.throttle:,}: hq-client modify {job.id} --throttle N")
+        limit = f"its own limit is {wishes.throttle:,}: hq-client modify {job.id} --throttle N"
+        sentences.append(f"{job.placed:,} tasks of the array are placed, {limit}")
     sentences += _hosts(cluster, job, now)
     ahead, is_more = _ahead(cluster, job)
     if ahead:
-        sentences.append(f"{'More than ' if is_more else ''}{ahead:,} {'jobs wait' if ahead > 1 else 'job waits'} before it: higher priority, or submitted earlier.")
+        count = f"{'More than ' if is_more else ''}{ahead:,} {'jobs wait' if ahead > 1 else 'job waits'}"
+        sentences.append(f"{count} before it: higher priority, or submitted earlier.")
     if not sentences:
         sentences.append("Nothing stands against it: it starts with the next round.")
     return sentences
@@ -163,8 +165,7 @@ def _ahead(cluster: State, job: LiveJob) -> tuple[int, bool]:
     mine = (-job.record.wishes.priority, job.id)
     count = looked = 0
     for shape, heap in cluster.queues.items():
-        user = cluster.users.get(shape.user)
-        if shape.user not in cluster.present or user is None or not user.is_enabled:
+        if not cluster.may_start(shape.user):
             continue
         for entry in in_order(heap):
             if entry[:2] >= mine:

@@ -45,8 +45,10 @@ def shape_of(job: JobRecord) -> Shape:
 class LiveJob:
     """A job that has unfinished tasks."""
 
-    __slots__ = ("ahead", "cursor", "deferred", "entry", "indices", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
-                 "states", "tasks", "total", "worst")  # fmt: skip
+    __slots__ = (
+        "ahead", "cursor", "deferred", "entry", "indices", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
+        "states", "tasks", "total", "worst",
+    )  # fmt: skip
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record

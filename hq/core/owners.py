@@ -147,7 +147,9 @@ def host_row_changed(state: State, event: HostRowChanged) -> None:
     else:
         runs = len(host.tasks)
         _unlist_host(state, host)
-        text = f"{event.host} was removed" if not runs else f"{event.host} takes nothing new and goes when its {runs} running tasks have ended"
+        text = f"{event.host} was removed"
+        if runs:
+            text = f"{event.host} takes nothing new and goes when its {runs} running tasks have ended"
     state.audit(event.actor, "addhost" if event.spec is not None else "removehost", "", event.host)
     state.actions.append(AnnounceHosts())
     state.reply(event.token, text)
@@ -195,9 +197,11 @@ def slots_recounted(state: State, event: SlotsRecounted) -> None:
         for task in job.tasks.values():
             if task.state.is_placed:
                 counted[task.host] += job.record.spec.slots
-    wrong = [f"{name}: {state.hosts[name].occupied} noted, {count} counted" for name, count in counted.items() if state.hosts[name].occupied != count]
+    noted = {name: host.occupied for name, host in state.hosts.items()}
+    wrong = [f"{name}: {noted[name]} noted, {count} counted" for name, count in counted.items() if noted[name] != count]
     for name, count in counted.items():
         state.hosts[name].occupied = count
+        state.note_room(state.hosts[name])
     state.is_dirty = state.is_dirty or bool(wrong)
     total = sum(counted.values())
     state.reply(event.token, "differed and was put right: " + "; ".join(wrong) if wrong else f"{total} slots are occupied, as noted")

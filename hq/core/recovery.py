@@ -52,7 +52,9 @@ def _restore_job(state: State, job: LiveJob, snapshot: Snapshot) -> None:
             if task.host not in state.hosts:
                 spec = HostSpec(name=task.host, address=task.host, total=1, slots=1, is_active=False)
                 state.add_host(HostRecord(spec=spec, is_active=False, is_listed=False))
-            state.hosts[task.host].occupy(task.key, task.user, job.record.spec, state.now)
+            host = state.hosts[task.host]
+            host.occupy(task.key, task.user, job.record.spec, state.now)
+            state.note_room(host)
             job.placed += 1
         elif task.state is TaskState.WAITING:
             job.make_ready(task.index)

@@ -53,7 +53,8 @@ def _started(state: State, job: LiveJob, task: TaskRecord, report: RunReport, sk
         return task
     state.never_started.pop(task.key, None)
     started = (report.at if report.started is None else report.started) + skew
-    task = replace(task, state=TaskState.RUNNING, since=state.now, started=started, pid=report.pid, reason=task.reason if task.outcome else "")
+    reason = task.reason if task.outcome is not None else ""
+    task = replace(task, state=TaskState.RUNNING, since=state.now, started=started, pid=report.pid, reason=reason)
     state.move(job, task)
     return task
 

@@ -45,6 +45,7 @@ class State:
         self.users: dict[str, UserRecord] = {}
         self.keys: dict[str, KeyRecord] = {}
         self.hosts: dict[str, HostState] = {}
+        self.roomy: dict[str, HostState] = {}  # those with a free slot
         self.is_active = True
         self.jobs: dict[int, LiveJob] = {}
         self.jobs_of: dict[str, dict[int, None]] = {}
@@ -89,6 +90,11 @@ class State:
     def user(self, name: str) -> UserRecord | None:
         """A user by name."""
         return self.users.get(name)
+
+    def may_start(self, user: str) -> bool:
+        """Whether anything of the user's can be started: he is enabled and his user-server is here."""
+        record = self.users.get(user)
+        return user in self.present and record is not None and record.is_enabled
 
     def key(self, public: str) -> KeyRecord | None:
         """A registered key, enabled or not."""
@@ -186,13 +192,14 @@ class State:
                 job.deferred.pop(index, None)
             elif old.is_placed and not state.is_placed:
                 job.placed -= 1
-                self.hosts[before.host].release(key, task.user, job.record.spec, self.now)
-                self._drop_if_empty(before.host)
+                self._vacate(before)
                 self.is_dirty = True
                 self.enqueue(job)  # a throttled array may go on
         if state.is_placed and not old.is_placed:
             job.placed += 1
-            self.hosts[task.host].occupy(key, task.user, job.record.spec, self.now)
+            host = self.hosts[task.host]
+            host.occupy(key, task.user, job.record.spec, self.now)
+            self.note_room(host)
         changes = self.changes
         changes.events.append((self.now, task.job, index, task.attempt, state.value, task.host, task.reason))
         self.touched.add(task.job)
@@ -323,12 +330,21 @@ class State:
         """Take in a host."""
         host = self.hosts[record.name] = HostState(record, self._host_order, self.now)
         self._host_order += 1
+        self.note_room(host)
         self.is_dirty = True
         return host
+
+    def note_room(self, host: HostState) -> None:
+        """Keep the list of hosts with a free slot, so that a full cluster costs a plan nothing."""
+        if host.free:
+            self.roomy[host.name] = host
+        else:
+            self.roomy.pop(host.name, None)
 
     def save_host(self, host: HostState, record: HostRecord) -> None:
         """Put a changed row in place."""
         host.update(record)
+        self.note_room(host)
         self.changes.hosts[record.name] = record
         self.changes.hosts_removed.discard(record.name)
         self.is_dirty = True
@@ -337,15 +353,18 @@ class State:
         """Forget a host on which nothing is."""
         assert not self.hosts[name].tasks
         del self.hosts[name]
+        self.roomy.pop(name, None)
         self.changes.hosts.pop(name, None)
         self.changes.hosts_removed.add(name)
         for user, host in [pair for pair in self.links if pair[1] == name]:
             self.set_link(user, host, _UNKNOWN)
 
-    def _drop_if_empty(self, name: str) -> None:
-        host = self.hosts[name]
+    def _vacate(self, task: TaskRecord) -> None:
+        host = self.hosts[task.host]
+        host.release(task.key, task.user, self.jobs[task.job].record.spec, self.now)
+        self.note_room(host)
         if not host.record.is_listed and not host.tasks:
-            self.drop_host(name)
+            self.drop_host(host.name)
 
     def set_link(self, user: str, host: str, link: Link) -> None:
         """Note how a link stands."""
