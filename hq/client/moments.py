@@ -28,7 +28,8 @@ def parse_moment(text: str, now: float, *, is_past: bool = False) -> float:
         if stripped == "now":
             return now
         if stripped.startswith("@"):
-            return float(int(stripped[1:]))
+            # whatever no calendar can show raises here
+            return datetime.fromtimestamp(int(stripped[1:])).timestamp()
         if stripped.startswith("+") and not is_past:
             return now + parse_seconds(stripped[1:])
         if clock := _time_of_day(stripped):

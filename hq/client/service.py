@@ -34,13 +34,16 @@ def shutdown(call: Call, words: list[str]) -> int:
     """Stop the user-server; one that is not there is no error."""
     call.may_start = False
     try:
-        call.session.ask({"type": "peer.shutdown", "and_hosts": bool(call.values.get("hosts"))}, timeout=SHUTDOWN_TIMEOUT)
+        for _ in call.session.stream({"type": "peer.shutdown", "and_hosts": bool(call.values.get("hosts"))}, timeout=SHUTDOWN_TIMEOUT):
+            pass  # its goodbye; the end of the connection is the end of the process
+    except (ConnectionError, TimeoutError):
+        pass
     except UnavailableError as error:
         if "not running" not in str(error):
             raise
         print("your user-server is not running")
         return 0
-    print("your user-server stops; running jobs run on")
+    print("your user-server has stopped; running jobs run on")
     return 0
 
 
