@@ -32,6 +32,10 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack("3i", credentials)[1])
 
 
+class _EndlessLineError(RemoteError):
+    """Where the next line begins cannot be known any more."""
+
+
 class Connection:
     """One command's connection. As an Asker, it answers the request that is being worked on; further ones wait for that."""
 
@@ -95,7 +99,7 @@ class Connection:
         if end < 0:
             self._scanned = len(self._in)
             if self._scanned > MAX_LINE:
-                raise RemoteError(f"a line of more than {MAX_LINE >> 20} MiB")
+                raise _EndlessLineError(f"a line of more than {MAX_LINE >> 20} MiB")
             return None
         line = bytes(self._in[:end])
         del self._in[: end + 1]
@@ -197,6 +201,8 @@ class Door:
             except RemoteError as error:
                 self._log.warning("a client sent nonsense: %s", error)
                 connection.answer(Problem(text=str(error), exit_code=2))
+                if isinstance(error, _EndlessLineError):
+                    self.drop(connection, str(error))
             except OSError as error:
                 self.drop(connection, str(error))
                 continue

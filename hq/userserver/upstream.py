@@ -268,7 +268,7 @@ class ServerLink:
     def _went(self) -> None:
         self._news.clear()
         for pending in self.requests.all():
-            if not pending.is_repeatable:
+            if not pending.is_repeatable and pending.id != self._hello_id:
                 self.requests.drop(pending.id)
                 pending.content.on_answer(
                     Problem(text=f"the connection to hq-server broke before the answer came: look whether it was done ({self.away_text()})",
