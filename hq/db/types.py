@@ -17,7 +17,7 @@ _LAST = datetime(9999, 12, 31, 23, 59, 59)
 LAST_MOMENT = (_LAST - _EPOCH).total_seconds()
 
 #: Every table of ours on MySQL and MariaDB.
-TABLE_OPTIONS: dict[str, str] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+TABLE_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
 def to_datetime(moment: float) -> datetime:

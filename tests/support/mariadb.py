@@ -14,9 +14,14 @@ from pathlib import Path
 from tests.support.wait import until
 
 
+def program(name: str) -> str | None:
+    """The path of a program of MariaDB; the server's is not in everybody's PATH."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
 def is_available() -> bool:
     """Whether the programs are installed."""
-    return all(shutil.which(name) for name in ("mariadbd", "mariadb-install-db"))
+    return all(map(program, ("mariadbd", "mariadb-install-db")))
 
 
 def _free_port() -> int:
@@ -42,7 +47,7 @@ class MariaDB:
             self._user = "nobody"
             os.chown(self.directory, pwd.getpwnam("nobody").pw_uid, -1)
         self._run(
-            "mariadb-install-db", "--no-defaults", f"--datadir={self.directory}/data", "--auth-root-authentication-method=normal",
+            program("mariadb-install-db") or "mariadb-install-db", "--no-defaults", f"--datadir={self.directory}/data", "--auth-root-authentication-method=normal",
             "--skip-test-db", "--cross-bootstrap", "--innodb-log-file-size=16M",
         )  # fmt: skip
 
@@ -55,7 +60,7 @@ class MariaDB:
         assert self._process is None
         fast = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--innodb-doublewrite=0", "--sync-binlog=0")
         argv = (
-            "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.directory}/sock",
+            program("mariadbd") or "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.directory}/sock",
             f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--log-error={self.directory}/err.log", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",
             "--key-buffer-size=1M", "--performance-schema=OFF", "--skip-name-resolve", "--max-connections=100",
