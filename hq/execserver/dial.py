@@ -13,6 +13,7 @@ from hq.protocol.codec import envelope
 ANSWER_WITHIN = 10.0  # seconds that an address has for its welcome
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between rounds over all addresses
 REFUSED_PAUSE = 30.0
+KNOCK_EVERY = 0.2  # seconds between looks whether the connection is up
 
 
 class Dialer:
@@ -31,6 +32,7 @@ class Dialer:
         self.is_linked = False
         self.route = ""
         self.trouble: list[str] = []
+        self._is_greeted = False
         self._which = 0
         self._round = 0
         self._deadline = 0.0  # of the present try, of the silence, or of the pause
@@ -91,7 +93,19 @@ class Dialer:
                     self._round += 1
         if self.port is None and now.boot >= self._deadline:
             self._dial(now)
-        return min(self._deadline, self._next_beat) if self.is_linked else self._deadline
+        if self.is_linked:
+            return min(self._deadline, self._next_beat)
+        if self.port is not None and not self._is_greeted:
+            self._greet()
+            return min(self._deadline, now.boot + KNOCK_EVERY)
+        return self._deadline
+
+    def lost(self, why: str, now: Now) -> None:
+        """The other end is gone: dial again after a moment."""
+        self.trouble = [f"{self._upstreams[self._which]}: {why}"]
+        self._hang_up()
+        self._which = 0
+        self._deadline = now.boot + PAUSES[0]
 
     def redial(self, upstreams: tuple[str, ...], heartbeat: float) -> None:
         """Begin anew, with the addresses of a new bootstrap."""
@@ -112,8 +126,14 @@ class Dialer:
         self.route = address + (f" ({'; '.join(self.trouble)})" if self.trouble else "")
         self.port = self._make_port(address)
         self.on_open(self.port)
-        self.port.send(envelope(self._hello(self.route)))
+        self._is_greeted = False
+        self._greet()
         self._deadline = now.boot + ANSWER_WITHIN
+
+    def _greet(self) -> None:
+        """Say hello as soon as there is a connection: a port takes nothing before."""
+        assert self.port is not None
+        self._is_greeted = self._is_greeted or self.port.send(envelope(self._hello(self.route)))
 
     def _hang_up(self) -> None:
         self.is_linked = False

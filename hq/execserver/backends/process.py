@@ -14,7 +14,15 @@ import stat
 from dataclasses import dataclass, field
 
 from hq.execserver.backends.base import (
-    CANNOT_EXECUTE, CANNOT_PREPARE, NOT_FOUND, Ended, Launch, NoteStatus, NotStarted, Seen, Started,
+    CANNOT_EXECUTE,
+    CANNOT_PREPARE,
+    NOT_FOUND,
+    Ended,
+    Launch,
+    NoteStatus,
+    NotStarted,
+    Seen,
+    Started,
 )  # fmt: skip
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.procs import Proc, children_of, memory_of, own_processes, read_proc, send, tag_of

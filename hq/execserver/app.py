@@ -1,0 +1,436 @@
+"""The worker of an exec-server: one object that takes what came, lets the core decide, and performs it. All else is beside it.
+
+Order of a tick: words from above and processes that ended → events → core → journal → processes → reports → journal → upward.
+What must survive a KILL is in the journal before it is acted upon.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from logging import Logger
+from typing import Any
+
+from hq import VERSION
+from hq.core.runner import Phase, Run, Runner
+from hq.core.runner_events import (
+    BlobsArrived,
+    Event,
+    FetchBlobs,
+    Forget,
+    LeftoversGone,
+    MemorySeen,
+    RunEnded,
+    RunStarted,
+    SignalRun,
+    Spawn,
+    StartFailed,
+    StopAsked,
+)
+from hq.core.runner_spool import Spool
+from hq.execserver.backends.base import NotStarted
+from hq.execserver.backends.cgroup import CgroupManager
+from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
+from hq.execserver.backends.procs import boot_id
+from hq.execserver.backends.statuses import StatusReader
+from hq.execserver.bootstrap import Bootstrap
+from hq.execserver.dial import Dialer
+from hq.execserver.handlers import HANDLERS, answer
+from hq.execserver.journal import REWRITE_SIZE, Journal, Known, Line, Recovered, read_journal
+from hq.execserver.launch import BlobStore, Launcher
+from hq.execserver.orders import OrderBook
+from hq.execserver.summary import write_summary
+from hq.execserver.watch import OutputWatch, host_load
+from hq.kernel.bus import Port
+from hq.kernel.clock import Now
+from hq.kernel.identity import may_send
+from hq.kernel.keys import Sealer
+from hq.kernel.log import Log
+from hq.kernel.places import hq_home
+from hq.model.ids import AttemptKey
+from hq.model.job import SignedSpec
+from hq.model.runs import StartOrder
+from hq.model.states import Outcome
+from hq.model.user import Role
+from hq.protocol.base import PROTOCOL, Message, Problem
+from hq.protocol.peers import PeerBye, PeerHeartbeat
+from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunReported, RunRoll
+
+LOOK_EVERY = 1.0  # seconds between looks at memory and output sizes
+RESEND_AFTER = 30.0  # seconds without an acknowledgement until reports are sent once more
+RESEND_AT_MOST = 200  # batches at once
+MAX_MISSED = 100_000  # attempts that a rewritten journal remembers as over
+
+
+class ExecServer:
+    """The daemon. `make_port(address)` dials; `on_port` and `off_port` may be set so that the loop waits for the link's descriptors."""
+
+    def __init__(
+        self, bootstrap: Bootstrap, run_dir: str, log: Log, make_port: Callable[[str], Port], now: Now, *,
+        load: Callable[[], Bootstrap] | None = None, cgroups: CgroupManager | None = None,
+    ) -> None:  # fmt: skip
+        self.bootstrap = bootstrap
+        self.log: Logger = log.category("runs")
+        self._link_log = log.category("link")
+        self._files = log
+        self._load = load
+        self._run_dir = run_dir
+        self._boot = secrets.token_hex(8)
+        self.is_retiring = False
+        self._is_done = False
+        self.has_cgroups = cgroups is not None
+        self.orders = OrderBook(bootstrap.instance, bootstrap.user, bootstrap.sign_public)
+        self.launcher = Launcher(
+            bootstrap.host, bootstrap.home or hq_home(), BlobStore(os.path.join(run_dir, "blobs")),
+            os.path.join(run_dir, "scripts"), Sealer(bootstrap.seal_key),
+        )  # fmt: skip
+        path = os.path.join(run_dir, "journal")
+        recovered = read_journal(path)
+        self.journal = Journal(path)
+        self._statuses = StatusReader(os.path.join(run_dir, "statuses"))
+        self.backend = ProcessBackend(self._note_status, self._statuses, cgroups)
+        self.outputs = OutputWatch(log.category("output").warning)
+        self.runner = Runner(bootstrap.slots)
+        # sequences of a journal that was lost must not come again
+        self.spool = Spool(recovered.last or int(now.wall * 1000))
+        self._specs: dict[int, SignedSpec] = {}
+        self._live_of: dict[int, int] = {}  # job → how many of its runs are here, so that its spec can go
+        self._tags: dict[AttemptKey, tuple[str, int, int, tuple[tuple[int, int], ...]]] = {}
+        self.wanted: set[str] = set()
+        self._sent = 0  # highest sequence that was sent on this link
+        self._sent_at = now.boot
+        self._next_look = now.boot + LOOK_EVERY
+        self._idle_since: float | None = None
+        self._events: deque[Event] = deque()
+        self._trouble = ""
+        self.dialer = Dialer(bootstrap.upstreams, bootstrap.heartbeat, make_port, self._hello)
+        self._recover(recovered, now)
+
+    # --- Daemon -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: Now) -> float | None:
+        """As Daemon.tick."""
+        events: list[Event] = list(self._events)
+        self._events.clear()
+        for received in self.dialer.receive(now):
+            if received.letter is None:
+                self._link_log.warning("from the user-server: %s", received.note)
+                continue
+            for message in received.letter.messages:
+                events.extend(self._heard(message, received.letter.id, now))
+        events.extend(self._poll(now))
+        if now.boot >= self._next_look:
+            self._next_look = now.boot + LOOK_EVERY
+            events.extend(MemorySeen(seen.key, seen.memory) for seen in self.backend.look() if seen.memory)
+            events.extend(self.outputs.look())
+        wake = self._step(events, now)
+        self._speak(now)
+        self._keep_journal(now)
+        self._rest(now)
+        deadlines = [self.dialer.keep_up(now), self._next_look if self.runner.runs else None, wake]
+        if self.backend.is_watching_leftovers:
+            deadlines.append(now.boot + LEFTOVER_POLL)
+        if self._idle_since is not None:
+            deadlines.append(self._idle_since + self.bootstrap.idle)
+        if self._events or self.journal.is_behind:
+            deadlines.append(now.boot + (0.0 if self._events else 1.0))
+        return min(each for each in deadlines if each is not None)
+
+    def stop(self, now: Now) -> None:
+        """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
+        self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
+        self.dialer.send(PeerBye(reason="stops"))
+        self._flush(is_synced=True)
+        self.dialer.close()
+        self._is_done = True
+
+    def reload(self, now: Now) -> None:
+        """A new bootstrap may be there: read it, and dial the addresses in it. The log goes on in a new file if the old one was moved."""
+        self._files.reopen()
+        self.is_retiring = False
+        self._idle_since = None
+        if self._load is None:
+            return
+        told = self._load()
+        same_link = (told.upstreams, told.upstream_key, told.public) == (
+            self.bootstrap.upstreams, self.bootstrap.upstream_key, self.bootstrap.public)  # fmt: skip
+        if told.sign_public != self.bootstrap.sign_public:
+            self.orders = OrderBook(told.instance, told.user, told.sign_public)
+        if told.seal_key != self.bootstrap.seal_key:
+            self.launcher = Launcher(told.host, self.launcher.home, self.launcher.blobs, os.path.join(self._run_dir, "scripts"), Sealer(told.seal_key))
+        self.bootstrap = told
+        if not same_link or not self.dialer.is_linked:
+            self._link_log.info("told to dial %s", ", ".join(told.upstreams))
+            self.dialer.redial(told.upstreams, told.heartbeat)
+
+    @property
+    def is_done(self) -> bool:
+        """As Daemon.is_done."""
+        return self._is_done
+
+    # --- words from above -------------------------------------------------------------------------------------------
+
+    def _heard(self, message: Message, request: int, now: Now) -> Sequence[Event]:
+        if not may_send(message, Role.USER_SERVER):
+            self._link_log.warning("a user-server does not send %s", type(message).__name__)
+            return ()
+        handler = HANDLERS.get(type(message))
+        reply = answer(self, message, now)
+        if handler is None and reply is None:
+            self._link_log.warning("%s is nothing for an exec-server", type(message).__name__)
+            if request:
+                self.dialer.send(Problem(text="an exec-server does not answer that"), re=request)
+            return ()
+        if reply is not None:
+            self.dialer.send(reply, re=request)
+        return handler(self, message, now) if handler is not None else ()
+
+    def _hello(self, route: str) -> Message:
+        return ExecHello(
+            version=VERSION, protocol=PROTOCOL, boot=self._boot, host=self.bootstrap.host, machine=os.uname().nodename,
+            pid=os.getpid(), route=route,
+        )  # fmt: skip
+
+    def linked(self, message: ExecWelcome, now: Now) -> None:
+        """Welcomed (again): say what is here, and all that is not yet recorded."""
+        if not self.dialer.is_linked:
+            self._link_log.info("linked by %s", self.dialer.route)
+        self.dialer.welcomed(message.heartbeat, now)
+        runs = dict.fromkeys((*self.runner.runs, *self.spool.attempts()))
+        self.dialer.send(host_load(self.bootstrap.host), RunRoll(host=self.bootstrap.host, runs=tuple(runs)))
+        self._sent = 0
+        if self.wanted:
+            self.dialer.send(BlobGet(digests=tuple(self.wanted)))
+
+    def take_order(self, order: StartOrder, signed: SignedSpec) -> None:
+        """Write down an order that was found good."""
+        if self._specs.get(order.job) != signed:
+            self._specs[order.job] = signed
+            self.journal.note(t="spec", job=order.job, body=signed.body, signature=signed.signature)
+        self._live_of[order.job] = self._live_of.get(order.job, 0) + 1
+        self.journal.note(t="order", key=order.key, slots=order.slots)
+
+    def is_live(self, key: AttemptKey) -> bool:
+        """Whether the attempt may still write output."""
+        return key in self.runner.runs
+
+    # --- step and perform -------------------------------------------------------------------------------------------
+
+    def _poll(self, now: Now) -> list[Event]:
+        ended, gone = self.backend.poll(now.boot)
+        events: list[Event] = [
+            RunEnded(key=each.key, at=now.wall, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,
+                     reason=each.reason, has_leftovers=each.has_leftovers, is_memory=each.is_memory)
+            for each in ended
+        ]  # fmt: skip
+        events.extend(LeftoversGone(key) for key in gone)
+        return events
+
+    def _step(self, events: list[Event], now: Now) -> float | None:
+        """Let the core decide until it has no more orders. Outcomes of actions are events again."""
+        reports = []
+        while True:
+            step = self.runner.step(events, now)
+            reports.extend(step.reports)
+            events = []
+            spawns = [action for action in step.actions if isinstance(action, Spawn)]
+            for action in step.actions:
+                if isinstance(action, FetchBlobs):
+                    events.extend(self._fetch(action))
+                elif isinstance(action, SignalRun):
+                    self.backend.signal(action.key, action.signal, action.is_ending)
+                elif isinstance(action, Forget):
+                    self._forget(action)
+            if spawns:
+                events.extend(self._spawn(spawns, now))
+            if not events:
+                break
+        if reports:
+            sequence = self.spool.add(reports)
+            self.journal.note(t="batch", sequence=sequence, reports=self.spool.batches[sequence])
+            self._flush()
+        return step.wake
+
+    def _fetch(self, action: FetchBlobs) -> list[Event]:
+        present = frozenset(digest for digest in action.digests if self.launcher.blobs.has(digest))
+        missing = action.digests - present
+        self.wanted |= missing
+        if missing:
+            self.dialer.send(BlobGet(digests=tuple(missing)))
+        return [BlobsArrived(present)] if present else []
+
+    def _spawn(self, spawns: list[Spawn], now: Now) -> list[Event]:
+        """Write down that these processes are about to be made, make them, write down their pids."""
+        tags = {spawn.order.key: secrets.token_hex(12) for spawn in spawns}
+        for key, tag in tags.items():
+            self.journal.note(t="starting", key=key, tag=tag, at=now.wall)
+        if not self._flush(is_synced=True):
+            return [StartFailed(spawn.order.key, f"the exec-server cannot write its journal: {self._trouble}", now.wall) for spawn in spawns]
+        events: list[Event] = []
+        for spawn in spawns:
+            key = spawn.order.key
+            launch = self.launcher.launch(spawn.spec, spawn.order, tags[key])
+            made = launch if isinstance(launch, NotStarted) else self.backend.start(launch)
+            if isinstance(made, NotStarted):
+                self.log.info("%s not started: %s", key, made.reason)
+                self.journal.note(t="unstarted", key=key)
+                events.append(StartFailed(key, made.reason, now.wall, made.exit_code))
+                continue
+            assert not isinstance(launch, NotStarted)
+            self.journal.note(t="started", key=key, pid=made.pid, starttime=made.starttime, at=now.wall, outputs=made.outputs)
+            self._tags[key] = (tags[key], made.pid, made.starttime, made.outputs)
+            self.outputs.add(key, spawn.spec, launch.stdout, launch.stderr, made.outputs)
+            self.log.debug("%s started, pid %d", key, made.pid)
+            events.append(RunStarted(key, made.pid, now.wall))
+        self._flush()
+        return events
+
+    def _forget(self, action: Forget) -> None:
+        key = action.key
+        self.backend.forget(key)
+        self.outputs.forget(key)
+        was_here = self._tags.pop(key, None) is not None
+        signed = self._specs.get(key.job)
+        if was_here and signed is not None:
+            try:
+                write_summary(self.launcher, self.orders.open(signed), StartOrder(*key, ()), action.report)
+            except OSError as error:
+                self.log.warning("%s: the summary cannot be written: %s", key, error)
+        left = self._live_of.get(key.job, 1) - 1
+        if left > 0:
+            self._live_of[key.job] = left
+        else:
+            self._live_of.pop(key.job, None)
+            self._specs.pop(key.job, None)
+
+    def _note_status(self, key: AttemptKey, code: int | None, signal: int | None) -> None:
+        self.journal.note(t="ended", key=key, code=code, signal=signal)
+        self._flush()
+
+    # --- upward -----------------------------------------------------------------------------------------------------
+
+    def _speak(self, now: Now) -> None:
+        """Heartbeat, load, and reports that were not sent or not acknowledged."""
+        if not self.dialer.is_linked:
+            return
+        if self.dialer.is_beat_due(now):
+            self.dialer.send(PeerHeartbeat(), host_load(self.bootstrap.host))
+        if self.spool.batches and now.boot - self._sent_at >= RESEND_AFTER:
+            self._sent = 0
+        count = 0
+        for sequence, reports in self.spool.batches.items():
+            if sequence <= self._sent:
+                continue
+            message = RunReported(host=self.bootstrap.host, sequence=sequence, sent=now.wall, reports=reports)
+            if count >= RESEND_AT_MOST or not self.dialer.send(message):
+                break
+            self._sent, self._sent_at = sequence, now.boot
+            count += 1
+
+    def _keep_journal(self, now: Now) -> None:
+        """Write what could not be written before; begin a new journal when the old one is mostly past."""
+        self._flush()
+        if self.journal.size > REWRITE_SIZE:
+            try:
+                self.journal.rewrite(self._lines())
+            except OSError as error:
+                self.log.error("the journal cannot be rewritten: %s", error)
+
+    def _flush(self, is_synced: bool = False) -> bool:
+        try:
+            self.journal.flush(is_synced)
+        except OSError as error:
+            if self._trouble != str(error):
+                self.log.error("the journal cannot be written: %s", error)
+            self._trouble = str(error)
+            return False
+        self._trouble = ""
+        return True
+
+    def _rest(self, now: Now) -> None:
+        """End when there has been nothing to do for long enough, or at once when told so."""
+        if not self.runner.is_idle or (self.spool.batches and not (self.is_retiring and not self.dialer.is_linked)):
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = now.boot
+        if self.is_retiring or now.boot - self._idle_since >= self.bootstrap.idle:
+            self._link_log.info("ends: %s", "told so" if self.is_retiring else "nothing to do")
+            self.launcher.clear()
+            self.stop(now)
+
+    # --- after a restart --------------------------------------------------------------------------------------------
+
+    def _recover(self, recovered: Recovered, now: Now) -> None:
+        """Take over what an earlier worker left."""
+        boot = boot_id()
+        is_same_boot = recovered.boot in ("", boot)
+        if recovered.bad_lines:
+            self.log.warning("%d lines of the journal could not be read", recovered.bad_lines)
+        for sequence, reports in recovered.batches.items():
+            self.spool.restore(sequence, reports)
+        for key in recovered.seen:
+            self.runner.restore_seen(key)
+        for key, known in recovered.runs.items():
+            self._restore(key, known, recovered.specs.get(key.job), is_same_boot, now)
+        self._flush()
+        try:
+            self.journal.rewrite(self._lines(boot))
+        except OSError as error:
+            self.log.error("the journal cannot be rewritten: %s", error)
+        if not any(known.tag for known in recovered.runs.values()):
+            self._statuses.clear()
+
+    def _restore(self, key: AttemptKey, known: Known, signed: SignedSpec | None, is_same_boot: bool, now: Now) -> None:
+        spec = self.orders.admit(known.order, signed)
+        if isinstance(spec, str):
+            self.log.error("%s of the journal cannot be taken over: %s", key, spec)
+            return
+        assert signed is not None
+        self._specs[key.job] = signed
+        self._live_of[key.job] = self._live_of.get(key.job, 0) + 1
+        if not known.tag:
+            self.runner.restore(Run(known.order, spec, Phase.QUEUED, now.boot), now)
+        else:
+            run = Run(known.order, spec, Phase.RUNNING, now.boot, pid=known.pid or None, started=known.started)
+            self.runner.restore(run, now)
+            self._tags[key] = (known.tag, known.pid, known.starttime, known.outputs)
+            if known.ended is not None:
+                self._events.append(RunEnded(key=key, at=now.wall, exit_code=known.ended.code, signal=known.ended.signal))
+            elif not is_same_boot:
+                self._events.append(RunEnded(key=key, at=now.wall, reason="the host was restarted while it ran"))
+            else:
+                self.backend.adopt(key, known.tag, known.pid, known.starttime)
+                paths = self.launcher.paths(spec, known.order)
+                self.outputs.add(key, spec, paths.stdout, paths.stderr, known.outputs)
+                self.log.info("%s taken over, pid %s", key, known.pid or "not known")
+        if known.stop is not None:
+            self._events.append(StopAsked(key, *known.stop))
+
+    def _lines(self, boot: str | None = None) -> list[Line]:
+        """The whole journal as it should be now."""
+        lines = [Line(t="boot", boot=boot or boot_id(), sequence=self.spool.last)]
+        seen = list(self.runner.seen())[-MAX_MISSED:]
+        lines.extend(Line(t="seen", key=key) for key in seen)
+        lines.extend(Line(t="spec", job=job, body=signed.body, signature=signed.signature) for job, signed in self._specs.items())
+        stops: dict[AttemptKey, tuple[Outcome, str]] = {
+            event.key: (event.outcome, event.reason) for event in self._events if isinstance(event, StopAsked)
+        }
+        ends: dict[AttemptKey, Any] = {event.key: event for event in self._events if isinstance(event, RunEnded)}
+        for key, run in self.runner.runs.items():
+            lines.append(Line(t="order", key=key, slots=run.order.slots))
+            if key in self._tags:
+                tag, pid, starttime, outputs = self._tags[key]
+                lines.append(Line(t="starting", key=key, tag=tag, at=run.started or 0.0))
+                if pid:
+                    lines.append(Line(t="started", key=key, pid=pid, starttime=starttime, at=run.started or 0.0, outputs=outputs))
+            stop = run.cause or stops.get(key)
+            if stop is not None:
+                lines.append(Line(t="stop", key=key, outcome=stop[0], reason=stop[1]))
+            end = run.ended or ends.get(key)
+            if end is not None and (end.exit_code is not None or end.signal is not None):
+                lines.append(Line(t="ended", key=key, code=end.exit_code, signal=end.signal))
+        lines.extend(Line(t="batch", sequence=sequence, reports=reports) for sequence, reports in self.spool.batches.items())
+        return lines

@@ -1,0 +1,130 @@
+"""From a signed spec and opened blobs to a Launch: argument list, environment, files. The blobs stay sealed on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+
+from hq.errors import SecurityError
+from hq.execserver.backends.base import CANNOT_PREPARE, Launch, NotStarted
+from hq.execserver.environment import parse_environment, plain_environment, run_environment
+from hq.execserver.paths import RunPaths, run_paths
+from hq.kernel.files import make_private_dir
+from hq.kernel.keys import Sealer, digest_of
+from hq.model.job import JobSpec
+from hq.model.runs import StartOrder
+
+_KEPT_ENVIRONMENTS = 64
+
+
+class BlobStore:
+    """Sealed blobs by digest in a private directory, so that a new worker need not ask for them again."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = make_private_dir(directory)
+
+    def _path(self, digest: str) -> str:
+        assert digest.isalnum()
+        return os.path.join(self._directory, digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether it is here."""
+        return digest.isalnum() and os.path.exists(self._path(digest))
+
+    def get(self, digest: str) -> bytes:
+        """The sealed bytes. Raises OSError."""
+        with open(self._path(digest), "rb") as file:
+            return file.read()
+
+    def put(self, digest: str, sealed: bytes) -> bool:
+        """Keep it; False if the bytes are not what the digest names. Raises OSError (disk full)."""
+        if not digest.isalnum() or digest_of(sealed) != digest:
+            return False
+        temporary = self._path(digest) + ".new"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(sealed)
+        os.replace(temporary, self._path(digest))
+        return True
+
+    def clear(self) -> None:
+        """Remove all."""
+        for name in os.listdir(self._directory):
+            os.unlink(os.path.join(self._directory, name))
+
+
+class Launcher:
+    """Makes launches. `home` is HQ_HOME on this host; scripts are written to `scripts` (0700)."""
+
+    def __init__(self, host: str, home: str, blobs: BlobStore, scripts: str, sealer: Sealer) -> None:
+        self.host = host
+        self.home = home
+        self.blobs = blobs
+        self._scripts = make_private_dir(scripts)
+        self._sealer = sealer
+        self._environments: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
+        self._plain = plain_environment()
+        self._written: set[str] = set()
+
+    def paths(self, spec: JobSpec, order: StartOrder) -> RunPaths:
+        """Where the streams of a run are."""
+        return run_paths(spec, order.key.task, self.host, self.home)
+
+    def launch(self, spec: JobSpec, order: StartOrder, tag: str) -> Launch | NotStarted:
+        """All that the backend needs. NotStarted with 125 if a blob cannot be opened or a directory of ours not be made."""
+        try:
+            base = self._environment(spec.env) if spec.env else self._plain
+            argv = self._script_argv(spec) if spec.script else self._argv(spec)
+        except SecurityError as error:
+            return NotStarted(str(error), CANNOT_PREPARE)
+        except OSError as error:
+            return NotStarted(f"its environment or script cannot be written on this host: {error.strerror}", CANNOT_PREPARE)
+        paths = self.paths(spec, order)
+        if paths.is_default:
+            try:
+                os.makedirs(os.path.join(os.fsencode(self.home), b"output", str(order.job).encode()), mode=0o700, exist_ok=True)
+            except OSError as error:
+                where = os.path.join(self.home, "output", str(order.job))
+                return NotStarted(f"the directory {where} for the output cannot be made: {error.strerror}", CANNOT_PREPARE)
+        return Launch(
+            key=order.key, tag=tag, argv=argv, env=run_environment(base, spec, order, self.host, tag), cwd=spec.cwd, umask=spec.umask,
+            stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, nice=spec.nice, memory=spec.memory,
+        )  # fmt: skip
+
+    def _argv(self, spec: JobSpec) -> tuple[bytes, ...]:
+        return (spec.shell, b"-c", *spec.argv) if spec.is_shell else spec.argv
+
+    def _script_argv(self, spec: JobSpec) -> tuple[bytes, ...]:
+        """With #! it is run itself, else by the shell. On a file system that executes nothing its interpreter is called by us."""
+        path = os.path.join(self._scripts, spec.script)
+        if spec.script not in self._written or not os.path.exists(path):
+            content = self._sealer.open(self.blobs.get(spec.script), spec.script)
+            fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o700)
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+            os.replace(path + ".new", path)
+            self._written.add(spec.script)
+        with open(path, "rb") as file:
+            line = file.readline(4096)
+        script = os.fsencode(path)
+        if not line.startswith(b"#!"):
+            return (spec.shell, script, *spec.argv)
+        if os.statvfs(path).f_flag & os.ST_NOEXEC:
+            return (*line[2:].strip().split(None, 1), script, *spec.argv)
+        return (script, *spec.argv)
+
+    def _environment(self, digest: str) -> dict[bytes, bytes]:
+        known = self._environments.get(digest)
+        if known is None:
+            known = parse_environment(self._sealer.open(self.blobs.get(digest), digest))
+            self._environments[digest] = known
+            if len(self._environments) > _KEPT_ENVIRONMENTS:
+                self._environments.popitem(last=False)
+        return known
+
+    def clear(self) -> None:
+        """Remove scripts and blobs: nothing is running and nothing is ordered."""
+        for name in os.listdir(self._scripts):
+            os.unlink(os.path.join(self._scripts, name))
+        self._written.clear()
+        self.blobs.clear()
