@@ -17,8 +17,24 @@ from hq.model.ids import TaskKey
 from hq.model.selection import Selection
 from hq.protocol.base import Message, Problem
 from hq.protocol.jobs import (
-    ActResult, GroupQuery, GroupRow, GroupRows, JobAct, JobActed, JobCounts, JobExplain, JobExplained, JobProgress, JobQuery, JobRows,
-    JobShow, JobShown, JobWatch, LogData, LogRead, Moment,
+    ActResult,
+    GroupQuery,
+    GroupRow,
+    GroupRows,
+    JobAct,
+    JobActed,
+    JobCounts,
+    JobExplain,
+    JobExplained,
+    JobProgress,
+    JobQuery,
+    JobRows,
+    JobShow,
+    JobShown,
+    JobWatch,
+    LogData,
+    LogRead,
+    Moment,
 )  # fmt: skip
 from hq.protocol.peers import CheckStep, HostCheck, HostChecked, HostQuery, HostRows, PeerAsk, PeerBye, PeerFacts, PeerShutdown
 from tests.support.fakeuserserver import FakeUserServer, Stage, host, row, stage

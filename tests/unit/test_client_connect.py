@@ -18,10 +18,10 @@ from hq.client.remote import dial_remote
 from hq.errors import RemoteError, SecurityError, UnavailableError
 from hq.kernel.keys import make_curve_pair
 from hq.kernel.zmqbus import ZmqServer
+from hq.model.user import Role
 from hq.protocol.codec import decode_line, envelope
 from hq.protocol.jobs import JobAsk, JobSubmitted, SubmittedItem
 from hq.protocol.peers import KeyEnrol, KeyEnrolled, PeerAsk, PeerFacts, PeerHeartbeat
-from hq.model.user import Role
 from tests.support.fakeuserserver import FakeUserServer, Stage, stage
 
 #: A program in the place of hq-user-server. It serves in a child, and answers every job with id 41.
@@ -119,7 +119,7 @@ def test_a_directory_that_others_may_enter_is_not_trusted(here: Stage) -> None:
 def test_a_listener_of_another_user_is_not_trusted(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     with here.serve() as server:
         monkeypatch.setattr(connect, "check_private", lambda directory: None)
-        monkeypatch.setattr(connect.os, "geteuid", lambda: 12345)
+        monkeypatch.setattr("os.geteuid", lambda: 12345)
         with pytest.raises(SecurityError, match="served by uid"):
             dial_unix(server.path)
     assert server.heard == []
@@ -184,7 +184,9 @@ class Remote:
     def _serve(self) -> None:
         while not self._end.wait(0.002):
             for peer, letter, _ in self._server.receive():
-                for message in letter.messages if letter and peer.key == self.allowed else ():
+                if letter is None or peer.key != self.allowed:
+                    continue
+                for message in letter.messages:
                     self.heard.append(message)
                     self._server.send(envelope(PeerHeartbeat()), peer)
                     answer = PeerFacts(facts={}) if isinstance(message, PeerAsk) else JobSubmitted(items=(SubmittedItem("k", 77, 1),))

@@ -65,7 +65,7 @@ def test_the_worst_of_several(here: Stage, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_many_jobs_are_summed_up(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = tuple(counts(id, 1 if id == 7 else 0, **({"finished__failed": 1} if id == 7 else {"finished__ok": 1})) for id in range(1, 101))
+    jobs = tuple(counts(id, 1, finished__failed=1) if id == 7 else counts(id, finished__ok=1) for id in range(1, 101))
     with here.serve(lambda message: [JobProgress(jobs=jobs, is_done=True)]):
         assert commands.main(["wait", "all"]) == 1
     assert capsys.readouterr().out.splitlines() == ["job 7: failed, exit code 1", "100 jobs: 99 ok, 1 failed"]
@@ -79,7 +79,7 @@ def test_nothing_to_wait_for(here: Stage, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_lost_connection_is_made_again_for_the_same_jobs(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(waiting.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     seen: list[Selection] = []
 
     def answer(message: Message) -> list[Message | None]:
@@ -97,7 +97,7 @@ def test_a_lost_connection_is_made_again_for_the_same_jobs(here: Stage, monkeypa
 
 
 def test_a_user_server_that_stays_away_is_said(here: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(waiting.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     with here.serve(lambda message: [None]):
         assert commands.main(["wait", "all"]) == 1
     assert "your jobs run on without it" in capsys.readouterr().err
@@ -125,7 +125,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_does_not(here: Stage, monkeypatch: pyt
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     with here.serve(lambda message: list(stream)):
-        monkeypatch.setattr(progress.sys, "stderr", terminal)
+        monkeypatch.setattr("sys.stderr", terminal)
         assert commands.main(["wait", "1"]) == 0
         monkeypatch.undo()
         assert "10/10" in terminal.getvalue()
@@ -138,7 +138,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_does_not(here: Stage, monkeypatch: pyt
 
 def test_lines_are_sparse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     lines = progress.Lines()
     for second in range(100):
         clock[0] = float(second)
