@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 
 from hq.core.events import ConfigurationRead
 from hq.errors import InputError
-from hq.kernel.clustertab import parse_cluster_tab
+from hq.kernel.clustertab import COLUMNS, parse_cluster_tab
 from hq.kernel.config import read_users
 from hq.model.host import HostSpec
 from hq.model.user import UserRecord
-
-COLUMNS = (
-    "short_name", "full_name", "total_number_slots", "max_number_occupied_slots", "additional_info",
-    "allow_info_server", "info_server_port", "active",
-)  # fmt: skip
 
 
 def cluster_tab_path(etc: str) -> str:
@@ -70,68 +66,89 @@ def write_text(path: str, text: str) -> None:
         raise InputError(f"cannot be written: {error.strerror}", file=path) from None
 
 
-def _is_row(line: str, name: str) -> bool:
-    words = line.split()
-    return bool(words) and not line.lstrip().startswith("#") and words[0] == name
+@dataclass(slots=True)
+class _Table:
+    """The lines of cluster.tab, and where its header is. As in `hq.kernel.clustertab`: with a tab in the header cells are separated by tabs."""
+
+    path: str
+    lines: list[str]
+    head: int
+    columns: list[str]
+    has_tabs: bool
+
+    def cells(self, line: str) -> list[str]:
+        """The cells of a line, with those at the end that it leaves out."""
+        cells = line.split("\t") if self.has_tabs else line.split()
+        return cells + [""] * (len(self.columns) - len(cells))
+
+    def is_row(self, at: int, name: str) -> bool:
+        """Whether this line is the row of a host."""
+        line = self.lines[at]
+        is_content = at > self.head and bool(line.strip()) and not line.lstrip().startswith("#")
+        return is_content and self.cells(line)[self.columns.index("short_name")].strip() == name
+
+    def joined(self, cells: list[str]) -> str:
+        """A row as a line."""
+        return "\t".join(cells).rstrip() if self.has_tabs else "  ".join(cell or "-" for cell in cells)
+
+    def save(self) -> tuple[HostSpec, ...]:
+        """Check the whole and write it. Raises InputError, and then the file is as it was."""
+        text = "\n".join(self.lines) + "\n"
+        specs = parse_cluster_tab(text, self.path)
+        write_text(self.path, text)
+        return specs
 
 
-def _without_row(text: str, name: str) -> list[str]:
-    return [line for line in text.splitlines() if not _is_row(line, name)]
+def _table(etc: str) -> _Table:
+    path = cluster_tab_path(etc)
+    text = read_text(path)
+    parse_cluster_tab(text, path)
+    lines = text.splitlines()
+    head = next((at for at, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
+    if head is None:
+        head = len(lines)
+        lines.append("\t".join((*COLUMNS, "transport")))
+    return _Table(path, lines, head, lines[head].split(), "\t" in lines[head])
 
 
 def add_host(etc: str, name: str, columns: dict[str, str]) -> HostSpec:
-    """Add a row to cluster.tab, checked as the whole file before it is written. `columns` by their name in the header.
+    """Add a row to cluster.tab, checked as a whole file before it is written. `columns` by their name in the header.
 
-    A column that the header lacks is added to it if it is an optional one. Raises InputError.
+    A column that the header lacks is added to it. Raises InputError.
     """
-    path = cluster_tab_path(etc)
-    text = read_text(path)
-    lines = text.splitlines()
-    if any(_is_row(line, name) for line in lines):
-        raise InputError(f"the host {name} stands in cluster.tab already: 'removehost {name}' first, or edit the file and reload", file=path)
-    position = next((at for at, line in enumerate(lines) if line.split()[:1] == ["short_name"]), None)
-    if position is None:
-        header = list(COLUMNS)
-        lines.insert(0, "\t".join(header))
-        position = 0
-    else:
-        header = lines[position].split()
-    missing = [column for column in columns if column not in header]
-    if missing:
-        lines[position] = lines[position].rstrip() + "".join("\t" + column for column in missing)
-        for at, line in enumerate(lines):
-            if at > position and line.strip() and not line.lstrip().startswith("#"):
-                lines[at] = line.rstrip("\n") + "\t-" * len(missing)
-        header += missing
-    cells = {**_defaults(name, header), **columns}
-    lines.append("\t".join(cells.get(column, "-") or "-" for column in header))
-    new = "\n".join(lines) + "\n"
-    specs = parse_cluster_tab(new, path)
-    write_text(path, new)
-    return next(spec for spec in specs if spec.name == name)
+    table = _table(etc)
+    if any(table.is_row(at, name) for at in range(len(table.lines))):
+        raise InputError(f"the host {name} stands there already: 'removehost {name}' first, or edit the file and reload", file=table.path)
+    if not table.has_tabs and any(" " in value for value in columns.values()):
+        raise InputError("a value has a blank, which this file cannot hold: separate its columns by tabs", file=table.path)
+    for column in [column for column in columns if column not in table.columns]:
+        for at in range(table.head, len(table.lines)):
+            line = table.lines[at]
+            if at == table.head:
+                table.lines[at] = line.rstrip() + ("\t" if table.has_tabs else "  ") + column
+            elif line.strip() and not line.lstrip().startswith("#") and not table.has_tabs:
+                table.lines[at] = line.rstrip() + "  -"
+        table.columns.append(column)
+    cells = {"short_name": name, "full_name": name, "allow_info_server": "false", "info_server_port": "0", "active": "true", **columns}
+    table.lines.append(table.joined([cells.get(column, "") for column in table.columns]))
+    return next(spec for spec in table.save() if spec.name == name)
 
 
-def _defaults(name: str, header: list[str]) -> dict[str, str]:
-    values = {"short_name": name, "full_name": name, "additional_info": "-", "allow_info_server": "False", "info_server_port": "0", "active": "True"}
-    return {column: values.get(column, "-") for column in header}
-
-
-def remove_host(etc: str, name: str) -> None:
-    """Take a host's row out of cluster.tab. Raises InputError if it is not there."""
-    path = cluster_tab_path(etc)
-    text = read_text(path)
-    lines = _without_row(text, name)
-    if len(lines) == len(text.splitlines()):
-        raise InputError(f"there is no host {name}", file=path)
-    new = "\n".join(lines) + "\n"
-    parse_cluster_tab(new, path)
-    write_text(path, new)
+def remove_host(etc: str, name: str) -> bool:
+    """Take a host's row out of cluster.tab. Returns whether it was there. Raises InputError."""
+    table = _table(etc)
+    kept = [line for at, line in enumerate(table.lines) if not table.is_row(at, name)]
+    is_there = len(kept) < len(table.lines)
+    if is_there:
+        table.lines = kept
+        table.save()
+    return is_there
 
 
 def put_user(etc: str, user: UserRecord) -> None:
     """Write a user's row in `users`, new or with other roles. The state `enabled` is not kept in the file."""
     path = users_path(etc)
-    lines = _without_row(read_text(path), user.name) if os.path.exists(path) else []
+    lines = [line for line in read_text(path).splitlines() if line.partition("#")[0].split()[:1] != [user.name]]
     lines.append(f"{user.name}\t{','.join(sorted(user.roles))}")
     write_text(path, "\n".join(lines) + "\n")
 

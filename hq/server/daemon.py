@@ -34,6 +34,7 @@ from hq.server.requests import STRANGER, Caller, Request
 from hq.server.sessions import SILENT_BEATS, Session, Sessions
 from hq.server.writing import WriterLike
 
+CATEGORIES = ("database", "error", "jobs", "network", "requests", "security", "system")
 #: hq-admin enrols its key when an answer begins so.
 UNKNOWN_KEY = "hq-server does not know this key"
 #: Seconds between two tries to build the core anew from a database that refused a commit and then went away.
@@ -76,6 +77,8 @@ class Server:
         self.writer = writer
         self.background = background
         self.log = log
+        for category in CATEGORIES:
+            log.category(category)
         self.now = now
         self.started = now
         self.sessions = Sessions()
@@ -104,7 +107,6 @@ class Server:
         self._stop_by = 0.0
         self._is_done = False
         self.batch.events.append(read_configuration(etc))
-        probe.start(self)
 
     # --- what handlers and performers use -----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from hq.core.events import Action, AnnounceHosts, DropKeys, Reply, SignalRuns, S
 from hq.protocol.base import Message
 from hq.protocol.peers import HostsListed, PeerRefused
 from hq.protocol.runs import RunSignal, RunStart, RunStop
+from hq.server import probe
 from hq.server.requests import Request
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def perform(server: Server, actions: Sequence[Action]) -> None:
                 hosts = tuple(host.record.spec for host in server.cluster.hosts.values() if host.record.is_listed)
                 for session in server.sessions:
                     server.outbox.tell(session.peer, HostsListed(hosts=hosts))
+                probe.start(server)
             case DropKeys():
                 for key in action.keys:
                     drop_key(server, key)

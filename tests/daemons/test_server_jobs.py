@@ -271,7 +271,7 @@ def test_a_commit_that_the_database_refuses_is_nobodys_but_its_own(room: Room) -
 def test_links_and_hosts_are_told(room: Room) -> None:
     alice = room.user("alice")
     alice.link("one", LinkState.FAILED)
-    assert [cells[7] for cells in room.admin("lscluster").rows] == ["alice:failed", ""]
+    assert [cells[10] for cells in room.admin("lscluster").rows] == ["alice:failed", ""]
     room.admin("addhost", "three:8:local", "additional_info=new")
     text = (room.etc / "cluster.tab").read_text()
     assert "# the big one" in text and "three" in text
