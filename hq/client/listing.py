@@ -62,12 +62,12 @@ def groups(call: Call, words: list[str]) -> int:
     elif not rows:
         print("no groups")
     else:
-        from hq.client.progress import describe, done_of
+        from hq.client.progress import describe, done_of, once
 
         print_table(
             ("group", "jobs", "tasks", "done", "by state"),
             [
-                (row["group"], row["jobs"], total := sum(row["tasks"].values()), f"{100 * done_of(row['tasks']) // max(total, 1)}%", describe(row["tasks"]))
+                (row["group"], row["jobs"], total := sum(once(row["tasks"]).values()), f"{100 * done_of(row['tasks']) // max(total, 1)}%", describe(row["tasks"]))
                 for row in rows
             ],
         )

@@ -90,9 +90,10 @@ def ending(row: dict[str, Any]) -> str:
 
 def standing(row: dict[str, Any]) -> str:
     """The state of a row, and for an array how many of its tasks are through."""
+    from hq.client.progress import done_of, once
+
     tasks: dict[str, int] = row.get("tasks") or {}
-    total = sum(tasks.values())
-    done = sum(count for state, count in tasks.items() if state.startswith("finished"))
+    total, done = sum(once(tasks).values()), done_of(tasks)
     state = str(row["state"])
     return f"{state} {done}/{total}" if row.get("array") and total and done < total else state
 

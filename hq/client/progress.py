@@ -29,13 +29,19 @@ def add_counts(jobs: list[dict[str, Any]]) -> dict[str, int]:
     """Tasks by state over all jobs, outcomes of finished ones as `finished:OUTCOME`."""
     total: dict[str, int] = {}
     for job in jobs:
-        for state, count in job["tasks"].items():
+        for state, count in once(job["tasks"]).items():
             total[state] = total.get(state, 0) + count
     return total
 
 
+def once(tasks: dict[str, int]) -> dict[str, int]:
+    """The counts without `finished` where its outcomes stand beside it: every task is counted once."""
+    return {state: count for state, count in tasks.items() if state != "finished"} if any(":" in state for state in tasks) else tasks
+
+
 def describe(total: dict[str, int]) -> str:
     """Counts in words: `3 running, 12 waiting, 85 ok`."""
+    total = once(total)
     order = ("running", "starting", "suspended", "host_lost", "waiting", "held")
     named = [(state, total[state]) for state in order if total.get(state)]
     named += [(state.partition(":")[2] or "finished", count) for state, count in total.items() if state.startswith("finished") and count]
@@ -44,7 +50,7 @@ def describe(total: dict[str, int]) -> str:
 
 def done_of(total: dict[str, int]) -> int:
     """How many tasks have finished."""
-    return sum(count for state, count in total.items() if state.startswith("finished"))
+    return sum(count for state, count in once(total).items() if state.startswith("finished"))
 
 
 class Silent:

@@ -92,8 +92,8 @@ def _report(jobs: dict[int, dict[str, Any]], codes: dict[int, int]) -> None:
     shown = [id for id in sorted(jobs) if len(jobs) <= MANY or codes[id]]
     for id in shown[:MANY]:
         job = jobs[id]
-        reason = f" ({printable(job['reason'])})" if job.get("reason") else ""
         code = f", exit code {codes[id]}" if codes[id] else ""
+        reason = f" ({printable(job['reason'])})" if job.get("reason") and job["reason"] not in code else ""
         print(f"job {id}: {describe(job['tasks']).removeprefix('1 ')}{code}{reason}")
     if len(jobs) > MANY:
         print(f"{len(jobs)} jobs: {describe(add_counts(list(jobs.values())))}")

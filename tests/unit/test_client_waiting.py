@@ -64,6 +64,14 @@ def test_the_worst_of_several(here: Stage, capsys: pytest.CaptureFixture[str]) -
     ]
 
 
+def test_a_finished_task_is_counted_once(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = (counts(1, 3, finished=4, finished__ok=3, finished__failed=1, reason="exit code 3"),)
+    with here.serve(lambda message: [JobProgress(jobs=jobs, is_done=True)]):
+        assert commands.main(["wait", "1"]) == 3
+    assert capsys.readouterr().out == "job 1: 3 ok, 1 failed, exit code 3\n"
+    assert progress.done_of(jobs[0].tasks) == 4
+
+
 def test_many_jobs_are_summed_up(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = tuple(counts(id, 1, finished__failed=1) if id == 7 else counts(id, finished__ok=1) for id in range(1, 101))
     with here.serve(lambda message: [JobProgress(jobs=jobs, is_done=True)]):
