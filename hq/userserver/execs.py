@@ -8,7 +8,6 @@ each welcome for a while: the fence of the attempt makes that harmless.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,7 +24,6 @@ from hq.model.ids import AttemptKey, TaskKey
 from hq.model.runs import RunReport
 from hq.model.states import LinkState
 from hq.protocol.base import PROTOCOL, Message, Problem
-from hq.protocol.codec import envelope
 from hq.protocol.peers import CheckStep, HostLink, HostLoad, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
 from hq.protocol.runs import (
     BlobGet,
@@ -39,6 +37,7 @@ from hq.protocol.runs import (
     RunStop,
 )  # fmt: skip
 from hq.userserver.blobs import BlobRelay
+from hq.userserver.connections import ExecConnections, OnAnswer
 from hq.userserver.hosts import HostMemory
 from hq.userserver.starter import Starter
 from hq.userserver.upstream import ServerLink
@@ -48,9 +47,6 @@ RETELL = 600.0
 MAX_OWN = 10_000
 #: How long a started exec-server has to reach us: several addresses, each with its own patience (seconds).
 HELLO_PATIENCE = 60.0
-
-OnAnswer = Callable[[Message], None]
-
 
 class ExecLinks:
     """All of it. `upstream` is set by the composition root."""
@@ -66,19 +62,15 @@ class ExecLinks:
         self.live = LiveRuns()
         self.hosts: dict[str, HostSpec] = {}
         self.memory = memory
-        self.blobs = BlobRelay(lambda message, on_answer: self.upstream.ask(message, on_answer), self._answer)
-        self._port = port
+        self._connections = ExecConnections(port, log)
+        self.blobs = BlobRelay(lambda message, on_answer: self.upstream.ask(message, on_answer), self._connections.answer)
         self._starter = starter
         self._log = log
         self._heartbeat = heartbeat
         self._on_ended = on_ended
-        self._peers: dict[str, Peer] = {}
         self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
         self._stops: dict[str, list[RunStop]] = {}
         self._own: deque[tuple[float, str, tuple[RunReport, ...]]] = deque(maxlen=MAX_OWN)
-        self._asked: dict[tuple[str, int], tuple[OnAnswer, float]] = {}
-        self._last_request = 0
-        self._out: dict[str, list[Message]] = {}
         self._next_beat = 0.0
         self._forwards: dict[str, int] = {}
         self._to_resume = memory.hosts()
@@ -109,7 +101,7 @@ class ExecLinks:
             self._report(host, reports)
         for host in sorted(self._ready):
             # the answer to a welcome is a roll, followed by what is not recorded
-            self._send(host, self._welcome(host))
+            self._connections.send(host, self._welcome(host))
 
     def start(self, message: RunStart) -> None:
         """Orders for a host: relayed, kept until its exec-server is up, or given back when it cannot be."""
@@ -118,6 +110,8 @@ class ExecLinks:
         if any(self.live.is_overtaken(order.key) for order in orders):
             orders = tuple(order for order in orders if not self.live.is_overtaken(order.key))
             message = msgspec.structs.replace(message, orders=orders)
+        if not orders:
+            return
         for other, older in self.live.send(host, orders):
             # hq-server gave that one up; it must not go on beside the new one
             self.stop(RunStop(host=other, runs=(older,), reason="replaced by a newer attempt"))
@@ -125,7 +119,7 @@ class ExecLinks:
         if host not in self.hosts:
             self._report_own(host, never_started((order.key for order in orders), self._now.wall, f"there is no host {host} in the cluster"))
         elif host in self._ready and link.state is LinkState.ALIVE:
-            self._send(host, message)
+            self._connections.send(host, message)
         elif link.state is LinkState.FAILED:
             self._report_own(host, never_started((order.key for order in orders), self._now.wall, link.reason))
         else:
@@ -143,7 +137,7 @@ class ExecLinks:
         if not message.runs:
             return
         if host in self._ready:
-            self._send(host, message)
+            self._connections.send(host, message)
         elif host in self.hosts:
             self._stops.setdefault(host, []).append(message)
             self._want(host)
@@ -153,14 +147,14 @@ class ExecLinks:
     def signal(self, message: RunSignal) -> None:
         """A signal is of the moment: without a link it is dropped."""
         if message.host in self._ready:
-            self._send(message.host, message)
+            self._connections.send(message.host, message)
         else:
             self._log.warning("signal %d for %d attempts on %s was dropped: no link", message.signal, len(message.runs), message.host)
 
     def recorded(self, message: RunRecorded) -> None:
         """Reports of a host are durable: its spool may forget them."""
-        if message.host in self._peers:
-            self._send(message.host, message)
+        if message.host in self._connections:
+            self._connections.send(message.host, message)
 
     # --- what comes from exec-servers ---------------------------------------------------------------------------
 
@@ -169,16 +163,14 @@ class ExecLinks:
         if isinstance(message, ExecHello):
             self._hello(host, peer, request, message)
             return
-        if self._peers.get(host) != peer:
+        if not self._connections.is_of(host, peer):
             if isinstance(message, PeerBye):
                 return
             # its connection broke and was made again, or we were started anew: what was under way may be lost
             self._came(host, peer)
-            self._send(host, self._welcome(host))
+            self._connections.send(host, self._welcome(host))
         if re:
-            asked = self._asked.pop((host, re), None)
-            if asked is not None:
-                asked[0](message)
+            self._connections.answered(host, re, message)
         elif isinstance(message, RunReported):
             self._on_ended(self.live.report(host, message.reports))
             self.upstream.tell(self._bound(host, message))
@@ -195,32 +187,30 @@ class ExecLinks:
 
     def heard(self, host: str, peer: Peer) -> None:
         """Something came from a host; one that was silent is welcome again, and calls its roll."""
-        if self._peers.get(host) == peer and not self.links.heard(host, self._now.boot):
+        if self._connections.is_of(host, peer) and not self.links.heard(host, self._now.boot):
             self.links.came(host, self._now.boot)
             self._ready.discard(host)
-            self._send(host, self._welcome(host))
+            self._connections.send(host, self._welcome(host))
 
     def _hello(self, host: str, peer: Peer, request: int, message: ExecHello) -> None:
         if abs(message.protocol - PROTOCOL) > 1:
             reason = f"hq-exec-server {message.version} on {host} speaks protocol {message.protocol}, this user-server {PROTOCOL}: install adjacent versions"
-            self._port.send(envelope(PeerRefused(reason=reason), re=request), peer)
+            self._connections.reply(peer, request, PeerRefused(reason=reason))
             self.links.failed(host, reason, self._now.boot)
             return
         if message.host != host:
             self._log.warning("the exec-server on %s calls itself %s: its key counts", host, message.host[:255])
         self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
         self._came(host, peer)
-        self._port.send(envelope(self._welcome(host), re=request, epoch=self.upstream.epoch), peer)
+        self._connections.reply(peer, request, self._welcome(host))
         forward = self._forwards.pop(host, None)
         if forward is not None and f"127.0.0.1:{forward}" not in message.route and host in self.hosts:
             self._starter.release(self.hosts[host], self._released)
 
     def _came(self, host: str, peer: Peer) -> None:
-        self._peers[host] = peer
+        self._connections.put(host, peer)
         self._ready.discard(host)
-        self._out.pop(host, None)
         self.blobs.forget(host)
-        self._fail_asked(host, f"the exec-server on {host} came anew")
         self.links.came(host, self._now.boot)
         self.memory.add(host)
 
@@ -235,16 +225,15 @@ class ExecLinks:
         self.upstream.tell(RunRoll(host=host, runs=keys))
         self._ready.add(host)
         for stop in self._stops.pop(host, ()):
-            self._send(host, stop)
+            self._connections.send(host, stop)
         specs, orders = self.waiting.take(host)
         if orders:
-            self._send(host, RunStart(host=host, specs=specs, orders=orders))
+            self._connections.send(host, RunStart(host=host, specs=specs, orders=orders))
 
     def _left(self, host: str, reason: str) -> None:
         self._log.info("exec-server on %s stopped: %s", host, reason)
-        self._peers.pop(host, None)
+        self._connections.drop(host)
         self._ready.discard(host)
-        self._fail_asked(host, f"the exec-server on {host} has stopped")
         self.links.left(host, reason)
         self.memory.remove(host)
         if self.waiting.keys(host) or self._stops.get(host):
@@ -262,17 +251,12 @@ class ExecLinks:
 
     def ask(self, host: str, message: Message, on_answer: OnAnswer, patience: float = 30.0) -> bool:
         """Ask the exec-server on `host`. False: there is no link (it is being started, see `links`)."""
-        if host not in self.hosts and host not in self._peers:
+        if host not in self.hosts and host not in self._connections:
             return False
         if not self.links.is_alive(host):
             self._want(host)
             return False
-        self._last_request += 1
-        self._asked[host, self._last_request] = (on_answer, self._now.boot + patience)
-        if not self._port.send(envelope(message, id=self._last_request, epoch=self.upstream.epoch), self._peers[host]):
-            del self._asked[host, self._last_request]
-            return False
-        return True
+        return self._connections.ask(host, message, on_answer, self._now.boot + patience)
 
     def check(self, host: str, done: Callable[[list[CheckStep] | HqError], None]) -> None:
         """Let the transport prove that an exec-server can run on `host`."""
@@ -300,33 +284,24 @@ class ExecLinks:
             self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
         # after the news, so that hq-server does not place them there again
         self._give_back_failed()
-        for key, (on_answer, deadline) in list(self._asked.items()):
-            if now.boot >= deadline:
-                del self._asked[key]
-                on_answer(Problem(text=f"the exec-server on {key[0]} has not answered", is_transient=True))
+        self._connections.let_time_pass(now.boot)
         if now.boot >= self._next_beat:
             self._next_beat = now.boot + self._heartbeat
-            for host in self._peers:
-                self._send(host, PeerHeartbeat())
+            for host in self._connections:
+                self._connections.send(host, PeerHeartbeat())
 
     def flush(self) -> None:
         """Send what was told during the tick, one envelope a host."""
-        out, self._out = self._out, {}
-        for host, messages in out.items():
-            peer = self._peers.get(host)
-            if peer is not None and not self._port.send(envelope(*messages, epoch=self.upstream.epoch), peer):
-                self._log.warning("%d messages to the exec-server on %s were dropped", len(messages), host)
-                if any(isinstance(message, RunStart | RunStop) for message in messages):
-                    # a new roll tells hq-server what has not arrived
-                    self._out[host] = [self._welcome(host)]
+        self._connections.epoch = self.upstream.epoch
+        for host, messages in self._connections.flush():
+            if any(isinstance(message, RunStart | RunStop) for message in messages):
+                # a new roll tells hq-server what has not arrived
+                self._connections.send(host, self._welcome(host))
 
     def wake(self) -> float | None:
         """When to tick again at the latest."""
-        moments = [deadline for _, deadline in self._asked.values()]
-        if self._peers:
-            moments.append(self._next_beat)
-        wake = self.links.wake()
-        return min([*moments, *([wake] if wake is not None else [])], default=None)
+        moments = (self._connections.wake(), self.links.wake(), self._next_beat if len(self._connections) else None)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def set_now(self, now: Now) -> None:
         """The moment for what is taken before `tick`."""
@@ -339,15 +314,15 @@ class ExecLinks:
 
     def shut_down(self, and_hosts: bool) -> None:
         """Say goodbye; with `and_hosts` exec-servers without runs are told to stop, too."""
-        for host in list(self._peers):
+        for host in self._connections:
             if and_hosts and not self.live.count(host):
-                self._send(host, PeerShutdown())
+                self._connections.send(host, PeerShutdown())
                 self.memory.remove(host)
         self.flush()
 
     def close(self) -> None:
         """Give up: exec-servers and their runs go on."""
-        self._port.close()
+        self._connections.close()
         self._starter.close()
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -382,7 +357,7 @@ class ExecLinks:
 
     def _failed(self, host: str, reason: str, now: Now) -> None:
         self._log.warning("the exec-server on %s cannot be started: %s", host, reason)
-        is_new = host not in self._peers and not self.live.count(host)
+        is_new = host not in self._connections and not self.live.count(host)
         self.links.failed(host, reason, now.boot)
         if is_new:
             self.memory.remove(host)
@@ -410,31 +385,6 @@ class ExecLinks:
     def _report(self, host: str, reports: tuple[RunReport, ...]) -> None:
         self.upstream.tell(RunReported(host=host, sequence=0, sent=self._now.wall, reports=reports))
 
-    def _send(self, host: str, message: Message) -> None:
-        self._out.setdefault(host, []).append(message)
-
-    def _answer(self, host: str, request: int, message: Message) -> None:
-        peer = self._peers.get(host)
-        if peer is not None:
-            self._port.send(envelope(message, re=request, epoch=self.upstream.epoch), peer)
-
-    def _fail_asked(self, host: str, reason: str) -> None:
-        for key in [key for key in self._asked if key[0] == host]:
-            self._asked.pop(key)[0](Problem(text=reason, is_transient=True))
-
     def _released(self, value: Any, error: BaseException | None, now: Now) -> None:
         if error is not None:
             self._log.info("closing a connection: %s", error)
-
-
-def own_facts(execs: ExecLinks) -> dict[str, str | int]:
-    """How many links there are, by state, and what is known of runs."""
-    states: dict[str, int] = {}
-    for _, link in execs.links:
-        states[link.state.value] = states.get(link.state.value, 0) + 1
-    return {
-        "exec_servers": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none",
-        "runs": len(execs.live),
-        "orders_waiting": len(execs.waiting),
-        "pid": os.getpid(),
-    }

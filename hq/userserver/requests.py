@@ -29,7 +29,6 @@ from hq.protocol.jobs import (
 )  # fmt: skip
 from hq.protocol.peers import HostCheck, HostChecked, HostQuery, PeerAsk, PeerBye, PeerFacts, PeerShutdown
 from hq.userserver.asker import Asker
-from hq.userserver.execs import own_facts
 from hq.userserver.submit import Prepared, root_refusal
 
 if TYPE_CHECKING:
@@ -163,11 +162,23 @@ def _facts(server: UserServer, asker: Asker, message: PeerAsk) -> None:
     elif message.what == "status":
         asker.answer(PeerFacts(facts={
             **base, "server_state": "up" if server.upstream.is_up else server.upstream.away_text(),
-            "clients": len(server.door), "requests": len(server.upstream.requests), **own_facts(server.execs),
+            "clients": len(server.door), "requests": len(server.upstream.requests), **run_facts(server),
             **{f"host {host}": link.state.value + (f": {link.reason}" if link.reason else "") for host, link in server.execs.links},
         }))  # fmt: skip
     else:
         raise InputError(f"'{message.what[:40]}' cannot be asked: ping, info or status")
+
+
+def run_facts(server: UserServer) -> dict[str, str | int]:
+    """How many exec-servers there are, by state of their links, and what is known of runs."""
+    states: dict[str, int] = {}
+    for _, link in server.execs.links:
+        states[link.state.value] = states.get(link.state.value, 0) + 1
+    return {
+        "exec_servers": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none",
+        "runs": len(server.execs.live),
+        "orders_waiting": len(server.execs.waiting),
+    }
 
 
 def _check(server: UserServer, asker: Asker, message: HostCheck) -> None:

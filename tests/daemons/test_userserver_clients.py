@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.support.userserver_rig import ALICE, INSTANCE, Rig, host, mode_of, order, start, stranger_key
 
 from hq.errors import UnavailableError
 from hq.kernel.keys import Sealer, Verifier
@@ -43,6 +42,7 @@ from hq.protocol.jobs import (
 from hq.protocol.peers import HostCheck, HostChecked, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerShutdown
 from hq.protocol.runs import BlobGet, BlobPut, RunReported, RunStart
 from hq.protocol.specs import decode_spec
+from tests.support.userserver_rig import ALICE, INSTANCE, Rig, host, mode_of, order, start, stranger_key
 
 
 @pytest.fixture

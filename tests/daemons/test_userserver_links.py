@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.userserver_rig import Rig, host, order, start, stranger_key
 
 from hq.errors import RefusedError, UnavailableError
 from hq.kernel.bus import Peer
@@ -15,6 +14,7 @@ from hq.model.states import LinkState, Outcome, RunKind
 from hq.protocol.codec import envelope
 from hq.protocol.peers import HostLink, HostLoad, HostsListed, PeerBye, PeerHeartbeat, PeerHello
 from hq.protocol.runs import BlobGet, BlobPut, ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
+from tests.support.userserver_rig import Rig, host, order, start, stranger_key
 
 
 @pytest.fixture
