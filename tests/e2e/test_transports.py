@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from hq.kernel.keys import make_curve_pair, make_seal_key
 from hq.model.host import HostSpec
 from tests.support.hosts import Hosts, missing_for_hosts
-from tests.support.install import readable_python
+from tests.support.install import readable_install, readable_python
 from tests.support.proc import end_process
 from tests.support.users import run_as, start_as
 from tests.support.wait import until
@@ -287,6 +288,29 @@ def test_check_of_a_host_without_login_has_one_failed_step(alice: Driver, kind: 
     assert error == ""
     assert [step[:2] for step in value] == [["login", False]]
     assert "Connection refused" in value[0][2]
+
+
+@KINDS
+def test_the_real_exec_server_is_checked_started_and_found_again(alice: Driver, kind: str) -> None:
+    spec = HostSpec(name=f"hqb-{kind}", address=alice.hosts.address("hqb"), total=2, slots=2, transport=kind)
+    upstream_key, _ = make_curve_pair()
+    public, secret = make_curve_pair()
+    keys = {"upstream_key": upstream_key, "public": public, "secret": secret, "seal_key": make_seal_key(), "idle": 5.0}
+    told = alice(
+        ("check", spec), ("start", spec), ("start", spec), way_back=True, upstreams=[f"tcp://{alice.hosts.gateway}:{{port}}"],
+        settings={"exec_server": [str(readable_install() / "hq-exec-server")]}, bootstrap=keys,
+    )  # fmt: skip
+    assert [outcome["error"] for outcome in told["outcomes"]] == [None] * 3, told
+    checked, first, second = [outcome["value"] for outcome in told["outcomes"]]
+    steps = {name: (is_ok, text) for name, is_ok, text in checked}
+    assert [name for name, (is_ok, _) in steps.items() if not is_ok] == ["way back"], steps
+    assert f"tcp://{alice.hosts.gateway}:{told['port']}: " in steps["way back"][1]
+    assert "nofile" in steps["limits"][1]
+    assert (first["is_adopted"], second["is_adopted"]) == (False, True)
+    assert first["pid"] == second["pid"] > 1
+    assert first["machine"]["hostname"] == "hqb"
+    listed = alice.hosts.exec("hqb", ["ps", "-o", "user=", "-p", str(first["pid"])])
+    assert listed.stdout.strip() == b"alice"
 
 
 def test_a_proxy_is_refused_by_paramiko_with_a_pointer(alice: Driver) -> None:

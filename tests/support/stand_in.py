@@ -25,8 +25,8 @@ def main() -> int:
     told = json.loads(sys.stdin.readline())
     assert sys.stdin.read() == "", "stdin goes on"
     if option == "--check":
-        print(json.dumps({"python": "3.11.2", "version": "0", "ulimits": {"open_files": 1024, "processes": None}, "lingering": False,
-                          "way_back": [{"address": address, "error": knock(address)} for address in told["upstreams"]]}))  # fmt: skip
+        print(json.dumps({"python": "3.11.2", "version": "0", "ulimits": {"nofile": 1024, "nproc": None}, "lingering": False,
+                          "way_back": {address: knock(address) for address in told["upstreams"]}}))  # fmt: skip
         return 0
     if "refuse" in words:
         print(json.dumps({"ok": False, "reason": "the disk of /var/tmp is full"}))

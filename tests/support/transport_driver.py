@@ -71,23 +71,23 @@ def call(transports: Transports, method: str, host: HostSpec, port: int, order: 
     """One call; its value as JSON can hold it."""
     match method:
         case "start":
-            bootstrap = Bootstrap(
-                instance="test-01234567",
-                host=host.name,
-                user="alice",
-                upstreams=tuple(address.format(port=port) for address in order.get("upstreams", ())),
-                upstream_key="U" * 40,
-                public="P" * 40,
-                secret="SECRET-CURVE",
-                sign_public="ab" * 32,
-                seal_key="SECRET-SEAL",
-                slots=host.slots,
-                heartbeat=2.0,
-                version="0",
-                protocol=1,
-                local_port=port if order.get("way_back") else None,
-            )
-            started = transports.start(host, bootstrap)
+            told: dict[str, Any] = {
+                "instance": "test-01234567",
+                "host": host.name,
+                "user": "alice",
+                "upstreams": tuple(address.format(port=port) for address in order.get("upstreams", ())),
+                "upstream_key": "U" * 40,
+                "public": "P" * 40,
+                "secret": "SECRET-CURVE",
+                "sign_public": "ab" * 32,
+                "seal_key": "SECRET-SEAL",
+                "slots": host.slots,
+                "heartbeat": 2.0,
+                "version": "0",
+                "protocol": 1,
+                "local_port": port if order.get("way_back") else None,
+            }
+            started = transports.start(host, Bootstrap(**(told | order.get("bootstrap", {}))))
             return {name: getattr(started, name) for name in started.__dataclass_fields__}
         case "check":
             upstreams = [address.format(port=port) for address in order.get("upstreams", ())]

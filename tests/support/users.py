@@ -24,7 +24,8 @@ SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 def setpriv_argv(user: str) -> list[str]:
     """The words before a command that make it run as `user`, with that user's groups. Needs root."""
-    return ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--init-groups", "--"]
+    # setpriv still has root's capabilities when it executes, and could so execute what the user cannot even see: hence env between them.
+    return ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--init-groups", "--", "env", "--"]
 
 
 def login_environment(user: str, bin_dir: Path | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:

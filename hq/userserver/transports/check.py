@@ -55,29 +55,28 @@ def _version(facts: dict[str, Any]) -> CheckStep:
 
 
 def _way_back(facts: dict[str, Any]) -> CheckStep:
-    """`way_back` of the facts: a list of `{"address": …, "error": words or null}`, in the order of the addresses given."""
-    told = facts.get("way_back")
-    tried = [way for way in told if isinstance(way, dict)] if isinstance(told, list) else []
-    if not tried:
+    """`way_back` of the facts: address → null if it was reached, else the reason in words."""
+    tried = facts.get("way_back")
+    if not isinstance(tried, dict) or not tried:
         return CheckStep("way back", True, "not tried: no address was given")
-    failed = "; ".join(f"{way.get('address')}: {way['error']}" for way in tried if way.get("error"))
-    reached = next((way.get("address") for way in tried if not way.get("error")), None)
-    if reached is None:
+    reached = [address for address, reason in tried.items() if not reason]
+    failed = "; ".join(f"{address}: {reason}" for address, reason in tried.items() if reason)
+    if not reached:
         return CheckStep("way back", False, f"cannot connect to {failed}")
-    return CheckStep("way back", True, f"reaches {reached}" + (f"; does not reach {failed}" if failed else ""))
+    return CheckStep("way back", True, f"reaches {reached[0]}" + (f"; does not reach {failed}" if failed else ""))
 
 
 def _limits(facts: dict[str, Any]) -> CheckStep:
-    """`ulimits` of the facts: soft limits by name, null for unlimited."""
+    """`ulimits` of the facts: soft limits by the names of limits.conf(5), null for unlimited."""
     limits = facts.get("ulimits")
     if not isinstance(limits, dict):
         return CheckStep("limits", True, "not told")
     low = [
-        f"only {limits[name]} {name.replace('_', ' ')}"
-        for name, least in (("open_files", FEW_FILES), ("processes", FEW_PROCESSES))
+        f"only {limits[name]} {word}"
+        for name, word, least in (("nofile", "open files", FEW_FILES), ("nproc", "processes", FEW_PROCESSES))
         if isinstance(limits.get(name), int) and limits[name] < least
     ]
-    told = ", ".join(f"{name.replace('_', ' ')} {'unlimited' if value is None else value}" for name, value in limits.items())
+    told = ", ".join(f"{name} {'unlimited' if value is None else value}" for name, value in limits.items())
     return CheckStep("limits", not low, "; ".join([*low, told]))
 
 
