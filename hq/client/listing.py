@@ -24,13 +24,17 @@ def _show(call: Call, selection: Selection, limit: int | None) -> int:
     answer = call.session.ask(
         {"type": "job.query", "selection": selection_dict(selection), "by_task": by_task, "limit": limit}, timeout=None if limit is None else 60.0
     )
-    print_rows(answer["rows"], call.values, call.now(), is_cut=bool(answer.get("is_cut")))
+    # whoever named a number knows that there may be more
+    print_rows(answer["rows"], call.values, call.now(), is_cut=bool(answer.get("is_cut")), is_cut_told=limit == LIMIT)
     return 0
 
 
 def jobs(call: Call, words: list[str]) -> int:
-    """List jobs."""
-    return _show(call, select(call, words), call.values.get("limit", LIMIT))
+    """List jobs. `all` are also those that have ended, which is what a selection without names lists."""
+    selection = select(call, words)
+    if selection.is_all:
+        selection = replace(selection, is_all=False, is_last=False, tasks=(), ranges=())
+    return _show(call, selection, call.values.get("limit", LIMIT))
 
 
 def by_state(call: Call, words: list[str]) -> int:

@@ -108,8 +108,8 @@ def elapsed(row: dict[str, Any], now: float) -> str:
 JOB_HEADERS = ("id", "name", "group", "state", "ended as", "host", "slots", "prio", "submitted", "ran", "command")
 
 
-def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *, is_cut: bool = False) -> None:
-    """A listing of jobs or tasks in the form that the options ask for."""
+def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *, is_cut: bool = False, is_cut_told: bool = True) -> None:
+    """A listing of jobs or tasks in the form that the options ask for; what was cut off is told on stderr."""
     if values.get("json"):
         print_json({"schema": ROWS_SCHEMA, "rows": rows, "is_cut": is_cut})
     elif values.get("quiet"):
@@ -134,7 +134,7 @@ def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *
                 for line in table:
                     del line[at]
         print_table(headers, table)
-    if is_cut and not values.get("json"):
+    if is_cut and is_cut_told and not values.get("json"):
         print(f"only the newest {len(rows)} are shown (--limit all shows every one)", file=sys.stderr)
 
 

@@ -92,9 +92,10 @@ def call(server: FakeUserServer, *argv: str, code: int = 0) -> Message:
         (["jobs"], JobQuery(selection=Selection())),
         (["jobs", "12", "14-20,31_4"], JobQuery(selection=Selection(tasks=(TaskKey(12), TaskKey(31, 4)), ranges=((14, 20),)), by_task=True)),
         (["jobs:12"], JobQuery(selection=Selection(tasks=(TaskKey(12),)))),
-        (["jobs", "all", "--state", "failed,pending", "-g", "G"], JobQuery(selection=Selection(is_all=True, states=("failed", "starting"), group="G"))),
+        (["jobs", "all", "--state", "failed,pending", "-g", "G"], JobQuery(selection=Selection(states=("failed", "starting"), group="G"))),
         (["jobs", "-t", "-n", "5", "last"], JobQuery(selection=Selection(is_last=True), by_task=True, limit=5)),
         (["jobs", "--since", "@1700000000", "--limit=all"], JobQuery(selection=Selection(since=1.7e9), limit=None)),
+        (["jobs", "all"], JobQuery(selection=Selection())),
         (["lswjobs"], JobQuery(selection=Selection(states=("waiting", "held")))),
         (["lspjobs"], JobQuery(selection=Selection(states=("starting",)))),
         (["lsrjobs"], JobQuery(selection=Selection(states=("running", "suspended", "host_lost")))),
@@ -237,7 +238,9 @@ def test_a_table_cannot_steer_a_terminal(here: Stage, capsys: pytest.CaptureFixt
 def test_a_cut_listing_says_so(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     with here.serve(lambda message: [JobRows(rows=ROWS, is_cut=True)]) as server:
         call(server, "jobs")
-    assert "only the newest 2" in capsys.readouterr().err
+        assert "only the newest 2" in capsys.readouterr().err
+        call(server, "lsfjobs:2")
+        assert capsys.readouterr().err == ""
 
 
 def test_what_was_not_done_is_exit_code_1(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
