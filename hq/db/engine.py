@@ -24,7 +24,7 @@ from hq.db.views import create_views, drop_views
 from hq.errors import DatabaseError, UnavailableError
 
 #: Seconds that a statement waits for another writer of an SQLite file before it counts as locked.
-BUSY_TIMEOUT = 5.0
+BUSY_TIMEOUT = 2.0
 
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs", "fuse.glusterfs", "ncpfs", "pvfs2"}
