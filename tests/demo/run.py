@@ -96,14 +96,14 @@ def play(stage: Stage) -> None:
     stage.run("hq-client", "wait", long, code=None)
 
     print("\n--- as the user and as the owner of the cluster see it")
-    stage.run("hq-client", "jobs", "all")
+    stage.run("hq-client", "jobs")
     stage.run("hq-client", "why", bad)
     stage.run("hq-client", "status")
     stage.run("hq-admin", "lscluster")
 
     stage.expect(one, state="finished", outcome="ok", exit_code=0)
     stage.expect(array, state="finished", outcome="ok")
-    if stage.rows(array)[0]["tasks"] != {"finished:ok": 200}:
+    if stage.rows(array)[0]["tasks"].get("finished:ok") != 200:
         raise Failed(f"the array's tasks: {stage.rows(array)[0]['tasks']}")
     stage.expect(bad, state="finished", outcome="failed", exit_code=3)
     stage.expect(long, state="finished", outcome="cancelled")

@@ -28,8 +28,8 @@ def hers(site: Site) -> str:
 def test_her_job_id_is_answered_like_one_that_does_not_exist(site: Site, hers: str, words: tuple[str, ...]) -> None:
     site.submit("bob", "true")  # bob's user-server is up
     verb, *rest = words
-    at_hers = site.client("bob", verb, *rest, hers)
-    at_nothing = site.client("bob", verb, *rest, "999999")
+    at_hers = site.client("bob", verb, hers, *rest)
+    at_nothing = site.client("bob", verb, "999999", *rest)
     assert at_hers.rc == at_nothing.rc != 0 or verb == "jobs"
     assert (at_hers.out + at_hers.err).replace(hers, "N") == (at_nothing.out + at_nothing.err).replace("999999", "N")
     assert "private" not in at_hers.out + at_hers.err

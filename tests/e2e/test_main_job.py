@@ -30,8 +30,8 @@ def test_an_array_spreads_over_the_hosts_and_counts_add_up(site: Site) -> None:
     done = site.client("alice", "wait", job, timeout=120)
     assert done.rc == 0, done.err
     row = site.row("alice", job)
-    assert row["tasks"] == {"finished:ok": 40}
-    tasks = site.client("alice", "details", job, "--json").ok().json["rows"]
+    assert row["tasks"]["finished:ok"] == 40
+    tasks = site.client("alice", "jobs", job, "--tasks", "--json").ok().json["rows"]
     assert len(tasks) == 40
     assert len({task["host"] for task in tasks}) >= 2
     assert site.client("alice", "log", f"{job}_17").ok().out == "17\n"

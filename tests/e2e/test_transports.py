@@ -379,23 +379,3 @@ def test_agent_is_used(alice: Driver) -> None:
             away.rename(ssh / "id_ed25519")
         os.kill(pid, 15)
         shutil.rmtree(socket_dir)
-
-
-def test_a_host_that_loses_power_is_empty_and_comes_back(hosts: Hosts) -> None:
-    before = hosts.pids("hqa")
-    hosts.kill("hqa")
-    until(lambda: not hosts.pids("hqa"), 5, "the host to be empty")
-    hosts.start("hqa")
-    assert hosts.pids("hqa") and not set(before) & set(hosts.pids("hqa"))
-    assert hosts.exec("hqa", ["hostname"]).stdout == b"hqa\n"
-    assert hosts.exec("hqa", ["id", "-un"], user="bob").stdout == b"bob\n"
-
-
-def test_two_testbeds_do_not_disturb_each_other(hosts: Hosts) -> None:
-    with Hosts("hqa") as other:
-        assert other.gateway != hosts.gateway
-        for testbed in (hosts, other):
-            done = run_as("bob", ["ssh", "-o", "BatchMode=yes", testbed.address("hqa"), "hostname"])
-            assert done.stdout == b"hqa\n", done.stderr
-    assert pwd.getpwnam("bob")
-    assert run_as("bob", ["ssh", "-o", "BatchMode=yes", hosts.address("hqa"), "hostname"]).stdout == b"hqa\n"
