@@ -25,6 +25,7 @@ class Phase(Enum):
 
     AWAY = "away"  # a hello is due, or was sent and is not answered
     ENROLLING = "enrolling"  # the key is being proven
+    TAKING_OVER = "taking over"  # an earlier user-server of this machine is dead, hq-server does not know it yet
     UP = "up"
     REFUSED = "refused"  # hq-server said no, for good
 
@@ -60,10 +61,11 @@ class Upstream:
         if self.phase is Phase.UP and now - self._heard >= SILENT_BEATS * self.heartbeat:
             self._enter(Phase.AWAY, self._heard)
             self._hellos, self._next = 0, now
-        if self.phase is Phase.AWAY and now >= self._next:
+        if self.phase in (Phase.AWAY, Phase.TAKING_OVER) and now >= self._next:
             self._hellos += 1
             self._said = now
-            self._next = now + pause_after(self._hellos, FIRST_HELLO_PAUSE, LONGEST_HELLO_PAUSE)
+            longest = LONGEST_HELLO_PAUSE if self.phase is Phase.AWAY else FIRST_HELLO_PAUSE
+            self._next = now + pause_after(self._hellos, FIRST_HELLO_PAUSE, longest)
             return Act.HELLO
         if self.phase is Phase.UP and now - self._spoke >= self.heartbeat:
             self._spoke = now
@@ -72,7 +74,7 @@ class Upstream:
 
     def wake(self) -> float | None:
         """When `due` has something to do."""
-        if self.phase is Phase.AWAY:
+        if self.phase in (Phase.AWAY, Phase.TAKING_OVER):
             return self._next
         if self.phase is Phase.UP:
             return min(self._spoke + self.heartbeat, self._heard + SILENT_BEATS * self.heartbeat)
@@ -105,6 +107,11 @@ class Upstream:
         """hq-server said no for now: say hello again after a pause (seconds)."""
         self._enter(Phase.AWAY, now)
         self._next = now + pause
+
+    def taking_over(self, now: float) -> None:
+        """hq-server still counts on an earlier user-server that cannot be any more: try again every second."""
+        self._enter(Phase.TAKING_OVER, now)
+        self._next = now + FIRST_HELLO_PAUSE
 
     def lost(self, now: float) -> None:
         """hq-server said goodbye."""

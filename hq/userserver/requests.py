@@ -12,7 +12,9 @@ from hq import VERSION
 from hq.errors import HqError, InputError, RefusedError
 from hq.kernel.clock import Now
 from hq.kernel.identity import may_send
-from hq.model.states import LinkState
+from hq.model.ids import parse_task_key
+from hq.model.selection import Selection
+from hq.model.states import LinkState, TaskState
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.jobs import (
@@ -22,6 +24,7 @@ from hq.protocol.jobs import (
     JobExplain,
     JobExplained,
     JobQuery,
+    JobRows,
     JobShow,
     JobSubmitted,
     JobWatch,
@@ -125,10 +128,20 @@ def _send(server: UserServer, asker: Asker, prepared: Prepared, *, is_again: boo
 
 def _explain(server: UserServer, asker: Asker, message: JobExplain) -> None:
     def answered(answer: Message, is_last: bool) -> None:
-        if isinstance(answer, JobExplained):
-            answer = msgspec.structs.replace(answer, sentences=(*answer.sentences, *own_sentences(server)))
-        asker.answer(answer)
+        if not isinstance(answer, JobExplained):
+            asker.answer(answer)
+            return
+        explained = answer
 
+        def looked(rows: Message, is_last: bool) -> None:
+            # links and logouts are no reason for what is over
+            is_over = isinstance(rows, JobRows) and all(row.state == TaskState.FINISHED.value for row in rows.rows)
+            own = [] if is_over else own_sentences(server)
+            asker.answer(msgspec.structs.replace(explained, sentences=(*explained.sentences, *own)))
+
+        server.upstream.ask(JobQuery(selection=Selection(tasks=(parse_task_key(message.task),)), by_task="_" in message.task, limit=1), looked)
+
+    parse_task_key(message.task)
     server.upstream.ask(message, answered)
 
 

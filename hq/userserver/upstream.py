@@ -138,7 +138,7 @@ class ServerLink:
                 self._knocking = not self._say_hello()
             else:
                 self._port.send(envelope(PeerHeartbeat(), epoch=self.epoch))
-        if self._knocking and self.rule.phase is Phase.AWAY:
+        if self._knocking and self.rule.phase in (Phase.AWAY, Phase.TAKING_OVER):
             self._knocking = not self._say_hello()
         if was_up and not self.is_up:
             self._log.warning("hq-server at %s is silent", self._address)
@@ -172,12 +172,15 @@ class ServerLink:
 
     def away_text(self) -> str:
         """In a sentence, why nothing can be asked of hq-server now."""
-        if self.rule.phase is Phase.REFUSED or (self.reason and self.rule.phase is Phase.AWAY):
+        if self.rule.phase is Phase.REFUSED or (self.reason and self.rule.phase in (Phase.AWAY, Phase.TAKING_OVER)):
             return self.reason
         if self.rule.phase is Phase.ENROLLING:
             return f"hq-server at {self._address} does not know your key yet, and to enrol it takes long"
         since = time.strftime("%H:%M:%S", time.localtime(self._now.wall - (self._now.boot - self.rule.since)))
         return f"hq-server at {self._address} does not answer (since {since}): is it running?"
+
+    def _is_ours(self, address: str) -> bool:
+        return address.rpartition(":")[0] == self._hello().address.rpartition(":")[0]
 
     def _away(self) -> Problem:
         return Problem(text=self.away_text(), is_transient=self.rule.phase is not Phase.REFUSED)
@@ -230,6 +233,11 @@ class ServerLink:
             self._on_welcome(message)
             for pending in self.requests.all():
                 self._send(pending.id, pending.content.message)
+        elif isinstance(message, PeerRefused) and message.address and self._is_ours(message.address):
+            # we hold this machine's lock, so that one is dead: hq-server will notice by its silence
+            self._log.info("waiting until hq-server gives up the user-server that was here before: %s", message.reason)
+            self.reason = message.reason
+            self.rule.taking_over(now)
         elif isinstance(message, PeerRefused):
             self._refuse(message)
         elif isinstance(message, Problem) and not message.is_transient and not self._was_enrolled:

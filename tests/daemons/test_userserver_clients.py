@@ -298,9 +298,38 @@ def test_explain_adds_what_is_known_here(rig: Rig) -> None:
     request, _ = rig.take_request(JobExplain)
     rig.reply(request, JobExplained(task="1", sentences=("It waits.",)))
     rig.tick()
+    rig.reply(rig.take_request(JobQuery)[0], JobRows(rows=(Row(id=1, task="1", name="", group="", user="alice", command="c", state="waiting"),)))
+    rig.tick()
     (answer,) = client.answers()
     assert isinstance(answer, JobExplained)
     assert answer.sentences[0] == "It waits." and "Permission denied (publickey)." in answer.sentences[1] and answer.sentences[-1] == "not kept up"
+
+
+def test_the_user_server_that_was_here_before_is_waited_out(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    client = rig.client()
+    rig.ask(client, JobQuery(selection=Selection(is_all=True)))
+    for _ in range(12):
+        request, _ = rig.take_request(PeerHello)
+        rig.reply(request, PeerRefused(reason="another user-server of alice is up on login1 (login1:6999)", address="login1:6999"))
+        rig.tick()
+        rig.move(1)
+    assert client.answers() == [] and not rig.us.is_done, "we hold the lock of this machine: that one is dead"
+    rig.welcome()
+    rig.reply(rig.take_request(JobQuery)[0], JobRows(rows=()))
+    rig.tick()
+    assert client.answers() == [JobRows(rows=())]
+
+
+def test_explain_of_what_is_over_adds_nothing(rig: Rig) -> None:
+    client = rig.client()
+    rig.ask(client, JobExplain(task="1"))
+    rig.reply(rig.take_request(JobExplain)[0], JobExplained(task="1", sentences=("It ended well.",)))
+    rig.tick()
+    row = Row(id=1, task="1", name="", group="", user="alice", command="c", state="finished", outcome="ok")
+    rig.reply(rig.take_request(JobQuery)[0], JobRows(rows=(row,)))
+    rig.tick()
+    assert client.answers() == [JobExplained(task="1", sentences=("It ended well.",))]
 
 
 def test_host_check(rig: Rig) -> None:
