@@ -35,6 +35,8 @@ $(VENV)/installed: $(VENV)/python setup.cfg pyproject.toml bin
 	$(PIP) $(INSTALL) -e .
 	@# its hook in site-packages would run at the start of every command; Python 3.12 has done without it since
 	@$(PIP) uninstall -q -y setuptools >/dev/null 2>&1 || true
+	@# users who may not write here would compile every module at every command
+	@$(BIN)/python -m compileall -q hq
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
