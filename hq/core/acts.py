@@ -92,14 +92,11 @@ def _whole(state: State, event: JobsActedOn, job: LiveJob, is_owner: bool) -> tu
     live = [task for task in job.tasks.values() if task.state.is_placed]
     if not live:
         return False, "nothing of it runs"
-    done = [text for task in live for is_done, text in (_one(state, event, job, task.index, is_owner),) if is_done]
-    if len(live) == 1:
-        return _single(done, live, event.action)
-    return bool(done), f"{event.action}: {len(done)} of {len(live)} tasks"
-
-
-def _single(done: list[str], live: list[TaskRecord], action: str) -> tuple[bool, str]:
-    return (True, done[0]) if done else (False, f"it is {live[0].state.value}: {action} is not possible now")
+    results = [_one(state, event, job, task.index, is_owner) for task in live]
+    if len(results) == 1:
+        return results[0]
+    done = sum(is_done for is_done, _ in results)
+    return bool(done), f"{event.action}: {done:,} of {len(live):,} tasks"
 
 
 def _why(event: JobsActedOn, verb: str) -> str:

@@ -92,6 +92,7 @@ class _Bench:
     def __init__(self, seats: list[Seat], shape: Shape, bad: frozenset[str]) -> None:
         self.heap: list[tuple[int, int, Seat]] = []
         self.shut: list[Seat] = []
+        self.is_load_bound = False
         for seat in seats:
             if seat.suits(shape, bad):
                 if seat.room:
@@ -99,8 +100,8 @@ class _Bench:
                 if seat.room < seat.free:
                     self.shut.append(seat)
         heapify(self.heap)
-        # the least loaded first
-        self.shut.sort(key=lambda seat: (-(seat.headroom or 0.0), seat.order))
+        # the least loaded last, where it is taken from
+        self.shut.sort(key=lambda seat: (seat.headroom or 0.0, -seat.order))
 
     def best(self, shape: Shape) -> Seat | None:
         """The seat to take, or None."""
@@ -119,14 +120,15 @@ class _Bench:
             else:
                 return seat
         # a high load must not starve a job for ever: a host where nothing of ours runs takes one
-        for seat in self.shut:
+        shut = self.shut
+        while shut and not shut[-1].is_idle:
+            shut.pop()
+            self.is_load_bound = True
+        for seat in reversed(shut):
             if seat.is_idle and seat.free >= slots and seat.has(shape):
                 return seat
+        self.is_load_bound = self.is_load_bound or any(seat.room < seat.free for seat in shut)
         return None
-
-    @property
-    def is_load_bound(self) -> bool:
-        return any(seat.room < seat.free for seat in self.shut)
 
 
 def plan(view: View) -> Proposal:
