@@ -93,7 +93,7 @@ def revoke_key(server: Server, request: Request, words: list[str]) -> None:
     found = [key for key in server.cluster.keys.values() if key.public.startswith(words[0])]
     if len(words[0]) < SHORTEST_KEY or len(found) != 1:
         raise RefusedError(f"'{words[0]}' does not name one key ({len(found)} begin so; {SHORTEST_KEY} characters are needed): 'hq-admin lskeys'")
-    key = replace(found[0], is_enabled=False)
+    key = replace(found[0], is_enabled=False, proof=f"{found[0].proof}; revoked by {request.caller.user}"[:255])
     if key.public == request.caller.key:
         raise RefusedError("that is the key of this very connection: let another administrator revoke it")
     server.audit(request.caller.user, "admin", "revokekey", key.user, key.public)

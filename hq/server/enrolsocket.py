@@ -20,8 +20,6 @@ from hq.protocol.peers import KeyEnrol
 MAX_LINE = 8192
 MAX_CONNECTIONS = 100
 PATIENCE = 30.0  # seconds
-#: sockaddr_un.sun_path, with its final NUL.
-MAX_PATH = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +30,6 @@ class EnrolLine:
     message: KeyEnrol | None
     answer: Callable[[Message], None]
     note: str = ""
-
-
-def socket_path(directory: str, instance: str) -> str:
-    """Where the socket is: in the instance's run directory, or in /var/tmp if that path is too long for a Unix socket."""
-    path = os.path.join(directory, "enrol.sock")
-    return path if len(os.fsencode(path)) <= MAX_PATH else f"/var/tmp/hq-{os.getuid()}/{instance}/enrol.sock"
 
 
 @dataclass(slots=True)

@@ -161,7 +161,7 @@ class Client:
     def receive(self) -> list[Message]:
         """What has arrived since the last time, whatever it answers."""
         found = []
-        for received in self.port.receive():
+        for received in self.port.receive(1_000_000):
             assert received.letter is not None, received.note
             for message in received.letter.messages:
                 self.got.append((received.letter.re, message))
