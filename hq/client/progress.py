@@ -29,9 +29,14 @@ def add_counts(jobs: list[dict[str, Any]]) -> dict[str, int]:
     """Tasks by state over all jobs, outcomes of finished ones as `finished:OUTCOME`."""
     total: dict[str, int] = {}
     for job in jobs:
-        for state, count in once(job["tasks"]).items():
-            total[state] = total.get(state, 0) + count
+        add_to(total, job["tasks"], 1)
     return total
+
+
+def add_to(total: dict[str, int], tasks: dict[str, int], sign: int) -> None:
+    """Add the counts of one job to a total, or with `sign` -1 take them away again."""
+    for state, count in once(tasks).items():
+        total[state] = total.get(state, 0) + sign * count
 
 
 def once(tasks: dict[str, int]) -> dict[str, int]:

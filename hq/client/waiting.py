@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from hq.client.entry import say
-from hq.client.progress import add_counts, describe, make_display
+from hq.client.progress import add_counts, add_to, describe, make_display
 from hq.errors import UnavailableError
 
 TYPE_CHECKING = False
@@ -44,14 +44,20 @@ def exit_code_of(job: dict[str, Any]) -> int:
 def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[int, dict[str, Any]]:
     """Watch until all selected jobs have finished; the last word about each. A lost connection is made again."""
     jobs: dict[int, dict[str, Any]] = {}
+    total: dict[str, int] = {}
     display = make_display(is_quiet)
     pauses = list(PAUSES)
     try:
         while True:
             try:
                 for message in session.stream({"type": "job.watch", "selection": selection}):
-                    jobs.update({job["id"]: job for job in message["jobs"]})
-                    display.show(add_counts(list(jobs.values())))
+                    for job in message["jobs"]:
+                        # by difference: summing all jobs up at each message would cost the square of their number
+                        add_to(total, job["tasks"], 1)
+                        if job["id"] in jobs:
+                            add_to(total, jobs[job["id"]]["tasks"], -1)
+                        jobs[job["id"]] = job
+                    display.show(total)
                     pauses = list(PAUSES)
                     if message["is_done"]:
                         session.close()

@@ -153,3 +153,22 @@ def test_lines_are_sparse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         lines.show({"running": 1, "finished:ok": second // 10})
     shown = capsys.readouterr().err.splitlines()
     assert shown == ["1 running, 3 ok", "1 running, 6 ok", "1 running, 9 ok"]
+
+
+def test_the_total_follows_each_job(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, int]] = []
+
+    class Recorder(progress.Silent):
+        def show(self, total: dict[str, int]) -> None:
+            shown.append({state: count for state, count in total.items() if count})
+
+    monkeypatch.setattr(waiting, "make_display", lambda is_quiet: Recorder())
+    stream = [
+        JobProgress(jobs=(counts(1, None, is_finished=False, waiting=3), counts(2, None, is_finished=False, running=1)), is_done=False),
+        JobProgress(jobs=(counts(1, None, is_finished=False, waiting=1, running=2),), is_done=False),
+        JobProgress(jobs=(counts(2, 0, finished=1, finished__ok=1),), is_done=False),
+        JobProgress(jobs=(counts(1, 0, finished=3, finished__ok=3),), is_done=True),
+    ]
+    with here.serve(lambda message: list(stream)):
+        assert commands.main(["wait", "1-2"]) == 0
+    assert shown == [{"waiting": 3, "running": 1}, {"waiting": 1, "running": 3}, {"waiting": 1, "running": 2, "finished:ok": 1}, {"finished:ok": 4}]
