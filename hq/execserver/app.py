@@ -59,6 +59,7 @@ from hq.protocol.peers import PeerBye, PeerHeartbeat
 from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunReported, RunRoll
 
 LOOK_EVERY = 1.0  # seconds between looks at memory and output sizes
+FIRST_LOOK = 0.2  # seconds after a start: the peak of short runs is known by a look only, see ProcessBackend._end
 RESEND_AFTER = 30.0  # seconds without an acknowledgement until reports are sent once more
 RESEND_AT_MOST = 200  # batches at once
 MAX_MISSED = 100_000  # attempts that a rewritten journal remembers as over
@@ -285,6 +286,7 @@ class ExecServer:
             self.log.debug("%s started, pid %d", key, made.pid)
             events.append(RunStarted(key, made.pid, now.wall))
         self._flush()
+        self._next_look = min(self._next_look, now.boot + FIRST_LOOK)
         return events
 
     def _forget(self, action: Forget) -> None:
