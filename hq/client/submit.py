@@ -10,7 +10,7 @@ from hq.client.entry import run, say
 from hq.client.options import help_text, parse
 from hq.client.request import Here, build_request
 from hq.client.submit_options import DESCRIPTION, FOOTER, OPTIONS, USAGE
-from hq.errors import HqError, UsageError
+from hq.errors import HqError, RefusedError, UnavailableError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,10 +105,26 @@ def send(session: Session, requests: list[dict[str, Any]], values: dict[str, Any
             try:
                 items += session.ask(message)["items"]
             except HqError as error:
+                text = str(error)
+                if len(requests) > 1 and not isinstance(error, UnavailableError) and "line " not in text:
+                    text = f"{values['jobs_file']}, line {culprit(session, message)}: {text}"
                 if items and not is_rehearsal:
-                    raise type(error)(f"{error}\nonly jobs {ids_text(items)} of the file were submitted") from None
-                raise
+                    text += f"\nonly jobs {ids_text(items)} of the file were submitted"
+                raise type(error)(text) if type(error) in (RefusedError, UsageError, UnavailableError) else error from None
     return items
+
+
+def culprit(session: Session, message: dict[str, Any]) -> int:
+    """The line of the first job that is refused, found by dry runs of halves."""
+    suspects = message["jobs"]
+    while len(suspects) > 1:
+        half = suspects[: len(suspects) // 2]
+        try:
+            session.ask({**message, "jobs": half, "is_dry_run": True})
+            suspects = suspects[len(half) :]
+        except (RefusedError, UsageError):
+            suspects = half
+    return int(suspects[0]["line"])
 
 
 def ids_text(items: list[dict[str, Any]]) -> str:

@@ -132,7 +132,7 @@ def test_a_bad_line_submits_nothing(here: Stage, capsys: pytest.CaptureFixture[s
     assert server.heard == []
 
 
-def test_a_large_file_is_rehearsed_before_its_first_part(here: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_line_is_named_and_a_large_file_is_rehearsed(here: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "BATCH_BYTES", 10_000)
     Path("jobs").write_text("".join(f"command::echo {n} {'x' * 2000}\texport::none\n" for n in range(9)))
     with here.serve() as server:
@@ -145,6 +145,16 @@ def test_a_large_file_is_rehearsed_before_its_first_part(here: Stage, capsys: py
     assert sum(len(message.jobs) for message in messages[half:]) == 9
     capsys.readouterr()
 
+    def refuse_much(message: Message) -> list[Message | None]:
+        assert isinstance(message, JobAsk)
+        return [Problem(text="9 slots are too many")] if any(job.slots == 9 for job in message.jobs) else accept_all(message)
+
+    Path("some").write_text("".join(f"command::echo\tslots::{9 if n in (3, 5) else 1}\n" for n in range(8)))
+    with here.serve(refuse_much) as server:
+        assert submit.main(["-f", "some"]) == 1
+    assert capsys.readouterr().err == "hq-submit: some, line 4: 9 slots are too many\n"
+    assert all(message.is_dry_run for message in asked(server))
+
     def refuse_late(message: Message) -> list[Message | None]:
         assert isinstance(message, JobAsk)
         return [Problem(text="there is no host 'x'")] if message.key.endswith(".1") and message.is_dry_run else accept_all(message)
@@ -152,7 +162,7 @@ def test_a_large_file_is_rehearsed_before_its_first_part(here: Stage, capsys: py
     with here.serve(refuse_late) as server:
         assert submit.main(["-f", "jobs"]) == 1
     assert all(message.is_dry_run for message in asked(server))
-    assert capsys.readouterr().err == "hq-submit: there is no host 'x'\n"
+    assert capsys.readouterr().err.endswith(": there is no host 'x'\n")
 
 
 def test_waiting_returns_the_jobs_exit_code(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
