@@ -31,10 +31,11 @@ _NETWORK_FILESYSTEMS = frozenset(
 )
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, silence: float | None = 60.0) -> Engine:
     """An engine for `sqlite:////path/state.db` or `mysql+pymysql://user:password@host:port/name`.
 
-    Nothing is connected yet, but for SQLite the file is made (mode 0600). Raises DatabaseError for a URL that cannot be used.
+    Nothing is connected yet, but for SQLite the file is made (mode 0600). After `silence` seconds without a word a server counts as
+    gone; None: never, for migrations of long tables. Raises DatabaseError for a URL that cannot be used.
     """
     try:
         parsed = make_url(url)
@@ -44,7 +45,7 @@ def open_engine(url: str) -> Engine:
     if backend == "sqlite":
         return _open_sqlite(parsed)
     if backend in ("mysql", "mariadb"):
-        return _open_mysql(parsed)
+        return _open_mysql(parsed, silence)
     raise DatabaseError(f"the database URL begins with '{parsed.drivername}': hq knows sqlite, mysql+pymysql and mariadb+pymysql")
 
 
@@ -81,7 +82,7 @@ def _open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def _open_mysql(url: URL) -> Engine:
+def _open_mysql(url: URL, silence: float | None) -> Engine:
     if url.get_driver_name() not in ("pymysql", "mysqldb"):
         raise DatabaseError(f"the database URL begins with '{url.drivername}': the driver must be pymysql, as in mysql+pymysql://")
     # hq speaks UTF-8 whatever the URL says; "mysql://" alone means a driver that is not installed with hq
@@ -91,8 +92,8 @@ def _open_mysql(url: URL) -> Engine:
     modes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
     arguments = {
         "connect_timeout": 10,
-        "read_timeout": 120,
-        "write_timeout": 120,
+        "read_timeout": silence,
+        "write_timeout": silence,
         "init_command": f"SET time_zone='+00:00', sql_mode='{modes}', innodb_lock_wait_timeout=10",
     }
     try:

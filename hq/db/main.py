@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, source: TextIO, out: TextIO) -> int:
     if options.drop_tables and (options.create_tables or options.add_standard_entries or options.upgrade or options.enrol_admin):
         raise UsageError("--drop-tables stands alone: run hq-dbadmin again to make new tables")
     etc = find_etc(options.etc)
-    engine = open_engine(read_database_url(etc))
+    engine = open_engine(read_database_url(etc), silence=None)
     warning = advice(engine)
     if warning:
         print(f"hq-dbadmin: warning: {warning}", file=sys.stderr)

@@ -28,11 +28,14 @@ _OLD = (
     " WHEN {0} = 'finished' THEN 'finished' ELSE 'running' END"
 )
 
-# The liveliest state among the tasks of live job j.
+# The liveliest state among the tasks of live job j. Tasks that never left waiting have no row; one that was held or ended out of
+# the array's order has.
 _LIVE_STATE = """COALESCE((SELECT CASE MIN(CASE t.state WHEN 'running' THEN 1 WHEN 'starting' THEN 2 WHEN 'suspended' THEN 3
-    WHEN 'host_lost' THEN 4 WHEN 'waiting' THEN 5 ELSE 6 END)
+    WHEN 'host_lost' THEN 4 WHEN 'waiting' THEN 5 WHEN 'held' THEN 6 END)
     WHEN 1 THEN 'running' WHEN 2 THEN 'starting' WHEN 3 THEN 'suspended' WHEN 4 THEN 'host_lost' WHEN 5 THEN 'waiting'
-    WHEN 6 THEN 'held' END FROM task t WHERE t.job = j.id), CASE WHEN j.is_held = 1 THEN 'held' ELSE 'waiting' END)"""
+    WHEN 6 THEN CASE WHEN j.is_held = 0 AND j.cancelled_rest = 0 AND j.task_count > (SELECT COUNT(*) FROM task u WHERE u.job = j.id)
+        + (SELECT COUNT(*) FROM task_history u WHERE u.job = j.id) THEN 'waiting' ELSE 'held' END
+    END FROM task t WHERE t.job = j.id), CASE WHEN j.is_held = 1 THEN 'held' ELSE 'waiting' END)"""
 
 _USER = "{q}user{q}"
 

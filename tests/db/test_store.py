@@ -15,9 +15,10 @@ from hq.db.store import Store
 from hq.db.types import to_datetime, to_moment
 from hq.errors import DatabaseError
 from hq.model.changes import AuditRecord, Changes
-from hq.model.host import LoadSample
+from hq.model.host import HostRecord, HostSpec, LoadSample
 from hq.model.job import JobRecord, TaskRecord, Wishes
 from hq.model.states import Outcome, TaskState
+from hq.model.user import UserRecord
 from tests.support import dbrecords
 from tests.support.dbrecords import T0, clean, end_task, ended_job, make_job, make_task, tasks_of
 
@@ -84,8 +85,8 @@ def test_changed_records_replace_the_old(store: Store) -> None:
 def test_removed_users_and_hosts_are_gone(store: Store) -> None:
     changes = Changes()
     for name in ("alice", "bob"):
-        changes.users[name] = dbrecords.UserRecord(name=name)
-        changes.hosts[name] = dbrecords.HostRecord(spec=dbrecords.HostSpec(name=name, address=name, total=1, slots=1))
+        changes.users[name] = UserRecord(name=name)
+        changes.hosts[name] = HostRecord(spec=HostSpec(name=name, address=name, total=1, slots=1))
     store.write(changes)
     store.write(Changes(users_removed={"bob", "nobody"}, hosts_removed={"alice"}))
     found = store.load()

@@ -75,6 +75,16 @@ def test_states_of_today_and_of_the_older_systems(filled: Engine) -> None:
     assert [row["old_state"] for row in _all(filled, "SELECT old_state FROM v_task ORDER BY job")] == ["finished", "finished", "running", "pending"]
 
 
+def test_the_state_of_an_array_is_its_liveliest(store: Store) -> None:
+    changes = Changes(jobs={id: make_job(id, indices="1-3") for id in (1, 2, 3)})
+    rows = [make_task(1, 2, TaskState.HELD), make_task(2, 3, TaskState.FINISHED, outcome=Outcome.CANCELLED)]
+    rows += [make_task(3, index, TaskState.HELD) for index in (1, 2)]
+    changes.tasks = {task.key: task for task in rows}
+    changes.tasks_ended = [end_task(make_task(3, 3))]
+    store.write(changes)
+    assert [row["state"] for row in _all(store.engine, "SELECT state FROM v_job ORDER BY job")] == ["waiting", "waiting", "held"]
+
+
 def test_times_are_seconds(filled: Engine) -> None:
     (row,) = _all(filled, "SELECT wall_seconds, cpu_seconds FROM v_job WHERE job = 1")
     assert (float(row["wall_seconds"]), row["cpu_seconds"]) == (9.0, 2.5)

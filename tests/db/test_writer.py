@@ -105,7 +105,7 @@ def test_a_dead_database_loses_nothing(engine: Engine, mariadb: MariaDB) -> None
     try:
         for number in range(1, 6):
             writer.submit(number, _numbered(number))
-        trouble = until(lambda: writer.trouble, what="the trouble to be noticed")
+        trouble = until(lambda: writer.trouble or "", what="the trouble to be noticed")
         assert "does not answer" in trouble and "hq_tests" in trouble and str(mariadb.port) in trouble
         assert writer.finished() == [] and writer.pending == 5
     finally:
@@ -122,7 +122,7 @@ def _lock_and_release(engine: Engine) -> None:
     other = sqlite3.connect(engine.url.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     writer.submit(1, _numbered(1))
-    trouble = until(lambda: writer.trouble, what="the lock to be noticed")
+    trouble = until(lambda: writer.trouble or "", what="the lock to be noticed")
     assert "another process holds it locked" in trouble
     other.execute("ROLLBACK")
     other.close()
@@ -138,7 +138,12 @@ def test_a_database_that_dies_in_the_midst_of_many_batches_has_each_once(mariadb
     for number in range(400):
         writer.submit(number, _numbered(number))
     done: list[Done] = []
-    until(lambda: done.extend(writer.finished()) or len(done) > 20, what="some to be written")
+
+    def some_are_done() -> bool:
+        done.extend(writer.finished())
+        return len(done) > 20
+
+    until(some_are_done, what="some to be written")
     mariadb.kill()
     mariadb.start()
     done += _wait_for(writer, 400 - len(done))
@@ -157,7 +162,7 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
         connection.commit()
     writer.submit(1, Changes(blobs={"aa": ("alice", b"x" * 1_000_000)}))
-    trouble = until(lambda: writer.trouble, what="the full disk to be noticed")
+    trouble = until(lambda: writer.trouble or "", what="the full disk to be noticed")
     assert "the disk is full" in trouble and str(tmp_path) in trouble
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")
