@@ -87,7 +87,7 @@ class Upstream:
 
     def welcomed(self, now: float, heartbeat: float, epoch: int) -> None:
         """hq-server let us in."""
-        self.heartbeat, self.epoch, self._heard, self._hellos = heartbeat, epoch, now, 0
+        self.heartbeat, self.epoch, self._heard, self._spoke, self._hellos = heartbeat, epoch, now, now, 0
         self._enter(Phase.UP, now)
 
     def heard(self, now: float) -> None:
@@ -106,7 +106,7 @@ class Upstream:
     def put_off(self, now: float, pause: float) -> None:
         """hq-server said no for now: say hello again after a pause (seconds)."""
         self._enter(Phase.AWAY, now)
-        self._next = now + pause
+        self._hellos, self._next = max(self._hellos, 2), now + pause
 
     def taking_over(self, now: float) -> None:
         """hq-server still counts on an earlier user-server that cannot be any more: try again every second."""

@@ -235,7 +235,8 @@ class ServerLink:
                 self._send(pending.id, pending.content.message)
         elif isinstance(message, PeerRefused) and message.address and self._is_ours(message.address):
             # we hold this machine's lock, so that one is dead: hq-server will notice by its silence
-            self._log.info("waiting until hq-server gives up the user-server that was here before: %s", message.reason)
+            if self.rule.phase is not Phase.TAKING_OVER:
+                self._log.info("waiting until hq-server gives up the user-server that was here before: %s", message.reason)
             self.reason = message.reason
             self.rule.taking_over(now)
         elif isinstance(message, PeerRefused):
