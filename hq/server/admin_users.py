@@ -40,10 +40,13 @@ def ls_users(server: Server, request: Request, words: list[str]) -> None:
 def add_user(server: Server, request: Request, words: list[str]) -> None:
     """A user more, or other roles; and a token for his first key."""
     name = parse_user_name(words[0])
-    roles = frozenset(part.strip() for part in (words[1] if len(words) > 1 else "user").split(",") if part.strip())
+    before = server.cluster.user(name)
+    if len(words) > 1:
+        roles = frozenset(part.strip() for part in words[1].split(",") if part.strip())
+    else:
+        roles = before.roles if before is not None else frozenset({"user"})
     if not roles or roles - ROLES:
         raise UsageError(f"'{words[1]}' are not roles: {', '.join(sorted(ROLES))}, separated by commas")
-    before = server.cluster.user(name)
     user = UserRecord(name=name, roles=roles, is_enabled=before.is_enabled if before is not None else True)
     configuration.put_user(server.etc, user)
     token = enrolment.make_token(server, name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hq.core.events import HostsProbed
+from hq.errors import UnavailableError
 from hq.model.host import HostSpec
 
 if TYPE_CHECKING:
@@ -29,13 +31,16 @@ def ssh_place(address: str) -> tuple[str, int]:
 
 
 def probe(spec: HostSpec, timeout: float) -> str | None:
-    """None if the host takes a connection, else why not. Blocks up to `timeout` seconds."""
+    """None if the host takes a connection, else why not. Blocks up to `timeout` seconds. Raises UnavailableError."""
     if spec.transport == "local":
         return None
     name, port = ssh_place(spec.address)
     try:
         with socket.create_connection((name, port), timeout):
             return None
+    except socket.gaierror:
+        # to a user's own ssh configuration it may be an alias
+        raise UnavailableError(f"the name {name} means nothing on this machine") from None
     except OverflowError:
         return f"{port} is no TCP port"
     except OSError as error:
@@ -44,11 +49,16 @@ def probe(spec: HostSpec, timeout: float) -> str | None:
 
 
 def probe_all(specs: list[HostSpec], timeout: float) -> dict[str, str | None]:
-    """As `probe`, a few at a time."""
+    """As `probe`, a few at a time, by host name; hosts of which nothing can be told from here are absent."""
     if not specs:
         return {}
+    results: dict[str, str | None] = {}
     with ThreadPoolExecutor(min(AT_ONCE, len(specs)), "hq-probe") as pool:
-        return dict(zip((spec.name for spec in specs), pool.map(lambda spec: probe(spec, timeout), specs), strict=True))
+        calls = {spec.name: pool.submit(probe, spec, timeout) for spec in specs}
+        for name, call in calls.items():
+            with suppress(UnavailableError):
+                results[name] = call.result()
+    return results
 
 
 def start(server: Server) -> None:

@@ -19,8 +19,8 @@ def _lines(text: str) -> list[str]:
     ("words", "code", "says"),
     [
         (("--slotz", "2", "true"), 2, "--slots"),
-        (("-E", "nohost", "true"), 1, "nohost"),
-        (("-H", "nohost", "true"), 1, "nohost"),
+        (("-E", "nohost", "true"), 2, "nohost"),
+        (("-H", "nohost", "true"), 2, "nohost"),
         (("-c", "1000", "true"), 1, "4"),
         (("-c", "0", "true"), 2, "slots"),
         (("-a", "1-1000000000", "true"), 2, "tasks"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.proc import readable_python
 from tests.support.site import Site
 
 
@@ -50,7 +51,7 @@ def test_listings_and_searches_show_him_nothing_of_hers(site: Site, hers: str) -
 def test_he_cannot_reach_her_user_server(site: Site, hers: str) -> None:
     run_dir = Path(f"/var/tmp/hq-{pwd.getpwnam('alice').pw_uid}")
     assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
-    tried = site.run("bob", "python3", "-c", "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
+    tried = site.run("bob", str(readable_python()), "-c", "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
                      str(run_dir / site.instance / "client.sock"))  # fmt: skip
     assert tried.rc != 0 and "PermissionError" in tried.err
 

@@ -16,6 +16,7 @@ import psutil
 
 from tests.support.hosts import Hosts
 from tests.support.proc import Command, Result
+from tests.support.users import SYSTEM_PATH
 from tests.support.wait import until
 
 
@@ -99,7 +100,7 @@ class Site:
 
     def run(self, user: str, name: str, *args: str, env: Mapping[str, str] | None = None, **options: Any) -> Result:
         """Run one command of hq (or another program) as `user`."""
-        return self.command(user, **(env or {}))(name if name.startswith("hq-") else shutil.which(name) or name, *args, **options)
+        return self.command(user, **(env or {}))(name if name.startswith("hq-") else shutil.which(name, path=SYSTEM_PATH) or name, *args, **options)
 
     def admin(self, *argv: str, timeout: float = 60) -> Result:
         """hq-admin as the owner."""
