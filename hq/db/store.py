@@ -132,9 +132,12 @@ class Store:
             connection.execute(one, [{"job_": key.job, "idx_": key.index} for key in keys])
             return
         for some in _chunks(keys):
-            jobs = sorted({key.job for key in some})
-            # the first condition gives the index a range, the second picks
-            connection.execute(delete(tables.task).where(and_(c.job.in_(jobs), tuple_(c.job, c.idx).in_([tuple(key) for key in some]))))
+            jobs, indices = sorted({key.job for key in some}), sorted({key.index for key in some})
+            # ranges of the primary key; only a mixture needs pairs, which the server compares one by one
+            condition = and_(c.job.in_(jobs), c.idx.in_(indices))
+            if len(jobs) > 1 and len(indices) > 1:
+                condition = and_(condition, tuple_(c.job, c.idx).in_([tuple(key) for key in some]))
+            connection.execute(delete(tables.task).where(condition))
 
     def _end_jobs(self, connection: Connection, changes: Changes) -> None:
         parts = ended_job_parts(connection, changes)

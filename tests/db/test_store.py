@@ -257,3 +257,12 @@ def test_names_are_never_sql(store: Store, engine: Engine, text: str) -> None:
     jobs: list[JobRecord] = found.jobs
     tasks: list[TaskRecord] = found.tasks
     assert (jobs, tasks, found.settings) == ([job], [task], {"x": text})
+
+
+def test_only_the_tasks_that_ended_leave_the_live_ones(store: Store) -> None:
+    jobs = {1: make_job(1, indices="0-3"), 2: make_job(2, indices="0-3"), 3: make_job(3)}
+    tasks = [make_task(job, index) for job in (1, 2) for index in range(4)] + [make_task(3)]
+    store.write(Changes(jobs=jobs, tasks={task.key: task for task in tasks}))
+    gone = {(1, 0), (2, 1), (3, -1)}
+    store.write(Changes(tasks_ended=[end_task(task) for task in tasks if task.key in gone]))
+    assert {task.key for task in store.load().tasks} == {task.key for task in tasks} - gone
