@@ -119,6 +119,38 @@ class LiveRuns:
             del self._latest[key.task]
 
 
+class GivenBack:
+    """Attempts that the user-server itself has reported as never started: told again for a while, and never started after that.
+
+    hq-server may not have recorded the report and may order the same attempt again; it may also have, and run the next one elsewhere.
+    """
+
+    def __init__(self, keep: float) -> None:
+        """`keep`: how long they are known, in seconds."""
+        self._keep = keep
+        self._reports: dict[AttemptKey, tuple[float, str, RunReport]] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._reports
+
+    def add(self, host: str, reports: Iterable[RunReport], now: float) -> None:
+        """These were reported."""
+        for report in reports:
+            self._reports.setdefault(report.key, (now, host, report))
+
+    def all(self, now: float) -> dict[str, tuple[RunReport, ...]]:
+        """What is to be told again, by host; what is too old is forgotten."""
+        # they stand in the order of their moments
+        for key in list(self._reports):
+            if self._reports[key][0] >= now - self._keep:
+                break
+            del self._reports[key]
+        hosts: dict[str, list[RunReport]] = {}
+        for _, host, report in self._reports.values():
+            hosts.setdefault(host, []).append(report)
+        return {host: tuple(reports) for host, reports in hosts.items()}
+
+
 def never_started(runs: Iterable[AttemptKey], at: float, reason: str) -> tuple[RunReport, ...]:
     """Reports of the user-server itself that no process was made for these attempts, nor will be."""
     return tuple(

@@ -8,14 +8,13 @@ each welcome for a while: the fence of the attempt makes that harmless.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from hq.core.agent import Links
-from hq.core.agent_orders import LiveRuns, WaitingOrders, never_started, stopped_here
+from hq.core.agent_orders import GivenBack, LiveRuns, WaitingOrders, never_started, stopped_here
 from hq.errors import HqError
 from hq.kernel.bus import Peer, Port
 from hq.kernel.clock import Now
@@ -42,9 +41,8 @@ from hq.userserver.hosts import HostMemory
 from hq.userserver.starter import Starter
 from hq.userserver.upstream import ServerLink
 
-#: Own reports are told again after a welcome for so long (seconds), and at most so many.
+#: Own reports are told again after a welcome for so long (seconds).
 RETELL = 600.0
-MAX_OWN = 10_000
 #: How long a started exec-server has to reach us: several addresses, each with its own patience (seconds).
 HELLO_PATIENCE = 60.0
 
@@ -70,7 +68,7 @@ class ExecLinks:
         self._on_ended = on_ended
         self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
         self._stops: dict[str, list[RunStop]] = {}
-        self._own: deque[tuple[float, str, tuple[RunReport, ...]]] = deque(maxlen=MAX_OWN)
+        self._given_back = GivenBack(RETELL)
         self._next_beat = 0.0
         self._forwards: dict[str, int] = {}
         self._to_resume = memory.hosts()
@@ -95,9 +93,7 @@ class ExecLinks:
         self._to_resume = []
         for news in self.links.all_news():
             self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
-        while self._own and self._own[0][0] < self._now.boot - RETELL:
-            self._own.popleft()
-        for _, host, reports in self._own:
+        for host, reports in self._given_back.all(self._now.boot).items():
             self._report(host, reports)
         for host in sorted(self._ready):
             # the answer to a welcome is a roll, followed by what is not recorded
@@ -107,8 +103,11 @@ class ExecLinks:
         """Orders for a host: relayed, kept until its exec-server is up, or given back when it cannot be."""
         host = message.host
         orders = message.orders
-        if any(self.live.is_overtaken(order.key) for order in orders):
-            orders = tuple(order for order in orders if not self.live.is_overtaken(order.key))
+        back = [order.key for order in orders if order.key in self._given_back]
+        if back:
+            self._report_own(host, never_started(back, self._now.wall, "it was given back before"))
+        if back or any(self.live.is_overtaken(order.key) for order in orders):
+            orders = tuple(order for order in orders if order.key not in self._given_back and not self.live.is_overtaken(order.key))
             message = msgspec.structs.replace(message, orders=orders)
         if not orders:
             return
@@ -379,7 +378,7 @@ class ExecLinks:
     def _report_own(self, host: str, reports: tuple[RunReport, ...]) -> None:
         if reports:
             self.live.report(host, reports)
-            self._own.append((self._now.boot, host, reports))
+            self._given_back.add(host, reports, self._now.boot)
             self._report(host, reports)
 
     def _report(self, host: str, reports: tuple[RunReport, ...]) -> None:

@@ -31,7 +31,7 @@ from hq.protocol.jobs import (
     JobWatch,
     SubmittedItem,
 )
-from hq.protocol.peers import HostCheck, HostChecked, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerShutdown
+from hq.protocol.peers import HostCheck, HostChecked, PeerAsk, PeerBye, PeerFacts, PeerHello, PeerRefused, PeerShutdown
 from hq.protocol.runs import BlobGet, BlobPut, RunReported, RunStart
 from hq.protocol.specs import decode_spec
 from tests.support.userserver_rig import ALICE, INSTANCE, Rig, host, mode_of, order, start, stranger_key
@@ -347,39 +347,6 @@ def test_commands_on_another_machine_come_by_the_access_file(rig: Rig) -> None:
     assert stranger.receive() == []
     rig.us.stop(rig.clock.now())
     assert not rig.access_path.exists()
-
-
-def test_it_stops_when_there_is_nothing_to_do(rig: Rig) -> None:
-    def wait(seconds: int) -> None:
-        for _ in range(seconds // 5):
-            rig.tell(PeerHeartbeat())
-            rig.move(5)
-
-    client = rig.client()
-    wait(700)
-    assert not rig.us.is_done, "a client is there"
-    client.sock.close()
-    wait(605)
-    request, query = rig.take_request(JobQuery)
-    assert query.selection.is_all and query.limit == 1
-    rig.reply(request, JobRows(rows=(Row(id=1, task="1", name="", group="", user="alice", command="c", state="waiting"),)))
-    rig.tick()
-    wait(605)
-    assert not rig.us.is_done, "a job waits at hq-server"
-    rig.reply(rig.take_request(JobQuery)[0], JobRows(rows=()))
-    rig.tick()
-    assert rig.us.is_done and rig.us.exit_code == 0
-    assert rig.server_got(PeerBye)[0].reason == "nothing to do"
-
-
-def test_live_runs_keep_it_up(rig: Rig) -> None:
-    rig.exec_comes("n1")
-    rig.tell(start("n1", order(1)))
-    for _ in range(200):
-        rig.exec_says("n1", PeerHeartbeat())
-        rig.tell(PeerHeartbeat())
-        rig.move(5)
-    assert not rig.us.is_done and not rig.server_got(JobQuery)
 
 
 def test_shutdown_takes_idle_exec_servers_along_when_asked(rig: Rig) -> None:

@@ -9,9 +9,11 @@ import pytest
 from hq.errors import RefusedError, UnavailableError
 from hq.kernel.bus import Peer
 from hq.model.ids import AttemptKey
+from hq.model.rows import Row
 from hq.model.runs import RunReport
 from hq.model.states import LinkState, Outcome, RunKind
 from hq.protocol.codec import envelope
+from hq.protocol.jobs import JobQuery, JobRows
 from hq.protocol.peers import HostLink, HostLoad, HostsListed, PeerBye, PeerHeartbeat, PeerHello
 from hq.protocol.runs import BlobGet, BlobPut, ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
 from tests.support.userserver_rig import Rig, host, order, start, stranger_key
@@ -233,6 +235,19 @@ def test_after_hq_server_came_back_everything_is_told_again(rig: Rig) -> None:
     assert rig.exec_got("n1", ExecWelcome)[-1].epoch == 2, "it calls its roll and sends what is not recorded"
 
 
+def test_what_was_given_back_is_never_started(rig: Rig) -> None:
+    rig.transport.trouble["n1"] = UnavailableError("no route")
+    rig.tell(start("n1", order(1)))
+    rig.server_got(RunReported)
+    del rig.transport.trouble["n1"]
+    rig.exec_comes("n1")
+    rig.tell(start("n1", order(1), order(2)))
+    assert [each.orders for each in rig.exec_got("n1", RunStart)] == [(order(2),)], "its next attempt may run elsewhere"
+    assert rig.server_got(RunReported)[0].reports[0].key == AttemptKey(1, -1, 1)
+    rig.tell(start("n1", order(1, attempt=2)))
+    assert [each.orders for each in rig.exec_got("n1", RunStart)] == [(order(1, attempt=2),)]
+
+
 def test_a_user_server_that_restarts_finds_its_exec_servers(rig: Rig, tmp_path: Path) -> None:
     rig.tell(start("n1", order(1)))
     rig.exec_comes("n1")
@@ -274,3 +289,36 @@ def test_signals_are_of_the_moment(rig: Rig) -> None:
 def test_nobody_speaks_for_hq_server(rig: Rig) -> None:
     assert rig.server_peer == Peer(rig.keyring.public, b"route-1")
     assert not rig.server_got(PeerHello)
+
+
+def test_it_stops_when_there_is_nothing_to_do(rig: Rig) -> None:
+    def wait(seconds: int) -> None:
+        for _ in range(seconds // 5):
+            rig.tell(PeerHeartbeat())
+            rig.move(5)
+
+    client = rig.client()
+    wait(700)
+    assert not rig.us.is_done, "a client is there"
+    client.sock.close()
+    wait(605)
+    request, query = rig.take_request(JobQuery)
+    assert query.selection.is_all and query.limit == 1
+    rig.reply(request, JobRows(rows=(Row(id=1, task="1", name="", group="", user="alice", command="c", state="waiting"),)))
+    rig.tick()
+    wait(605)
+    assert not rig.us.is_done, "a job waits at hq-server"
+    rig.reply(rig.take_request(JobQuery)[0], JobRows(rows=()))
+    rig.tick()
+    assert rig.us.is_done and rig.us.exit_code == 0
+    assert rig.server_got(PeerBye)[0].reason == "nothing to do"
+
+
+def test_live_runs_keep_it_up(rig: Rig) -> None:
+    rig.exec_comes("n1")
+    rig.tell(start("n1", order(1)))
+    for _ in range(200):
+        rig.exec_says("n1", PeerHeartbeat())
+        rig.tell(PeerHeartbeat())
+        rig.move(5)
+    assert not rig.us.is_done and not rig.server_got(JobQuery)
