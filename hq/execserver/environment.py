@@ -36,12 +36,14 @@ RUN_VARIABLES = (
 
 
 def parse_environment(data: bytes) -> dict[bytes, bytes]:
-    """Read a sealed environment once opened. Pairs without a name or `=` are left out."""
+    """Read a sealed environment once opened. Pairs without a name or `=`, and what hq sets itself, are left out."""
     found: dict[bytes, bytes] = {}
     for pair in data.split(b"\0"):
         name, equals, value = pair.partition(b"=")
         if name and equals:
             found[name] = value
+    for own in RUN_VARIABLES:
+        found.pop(own.encode(), None)
     return found
 
 
@@ -58,8 +60,8 @@ def plain_environment() -> dict[bytes, bytes]:
 
 
 def run_environment(base: dict[bytes, bytes], spec: JobSpec, order: StartOrder, host: str, tag: str) -> dict[bytes, bytes]:
-    """The environment of one attempt: `base` and the variables of the table above."""
-    found = {name: value for name, value in base.items() if not name.startswith(b"HQ_") or name.decode("ascii", "replace") not in RUN_VARIABLES}
+    """The environment of one attempt: `base` (without them) and the variables of the table above."""
+    found = dict(base)
     own = {
         "HQ_JOB_ID": str(order.job),
         "HQ_TASK_ID": str(order.key.task),

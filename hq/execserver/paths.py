@@ -34,7 +34,9 @@ class RunPaths:
 
 def clean_value(text: str) -> bytes:
     """A value as it may stand in a path: no `/`, no control character, never `.` or `..`."""
-    kept = "".join(each for each in text if each != "/" and (each.isprintable() or each > "\x9f"))
+    if text.isascii() and text.isalnum():
+        return text.encode()
+    kept = "".join(each for each in text if each not in "/\u2028\u2029" and (each.isprintable() or each > "\x9f"))
     return b"_" if kept in (".", "..") else kept.encode("utf-8", "surrogateescape")
 
 

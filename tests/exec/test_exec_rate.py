@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import time
 from pathlib import Path
+
+import pytest
 
 from hq.execserver.app import ExecServer
 from hq.execserver.bootstrap import parse_bootstrap
@@ -18,9 +22,23 @@ from hq.protocol.runs import ExecHello, ExecWelcome, RunRecorded, RunReported, R
 from tests.support.execserver import ExecSite
 
 
-def test_thousands_of_small_runs_a_second(tmp_path: Path) -> None:
-    import json
+def bare_rate(count: int) -> float:
+    """Processes a second that this machine makes and takes back just now, four at a time, with nothing around them."""
+    begin, live = time.monotonic(), 0
+    for _ in range(count):
+        os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+        live += 1
+        if live == 4:
+            os.wait()
+            live -= 1
+    while live:
+        os.wait()
+        live -= 1
+    return count / (time.monotonic() - begin)
 
+
+def test_thousands_of_small_runs_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the worker goes to the jobs' directories; here the worker is this process
     site = ExecSite(tmp_path)
     run_dir = tmp_path / "run"
     run_dir.mkdir(mode=0o700)
@@ -38,6 +56,7 @@ def test_thousands_of_small_runs_a_second(tmp_path: Path) -> None:
         count = 3000
         signed = site.user.sign(site.user.spec("/bin/true", "x", indices=f"1-{count}", stdout=b"/dev/null", stderr=b"/dev/null"))
         orders = tuple(StartOrder(1, index, 1, (index % 4,)) for index in range(1, count + 1))
+        bare = bare_rate(500)
         begin, cpu = time.monotonic(), time.process_time()
         up.send(envelope(RunStart(host="alpha", specs={1: signed}, orders=orders)), hello.peer)
         ended = 0
@@ -53,7 +72,8 @@ def test_thousands_of_small_runs_a_second(tmp_path: Path) -> None:
         wall, cpu = time.monotonic() - begin, time.process_time() - cpu
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(f"\n{count / wall:.0f} runs/s, {cpu / count * 1e6:.0f} us of the worker's CPU each, children {children.ru_utime + children.ru_stime:.1f} s")
-        assert count / wall > 300
+        print(f"bare posix_spawn at the same time: {bare:.0f}/s")
+        assert count / wall > bare / 10
     finally:
         server.stop(clock.now())
         log.close()

@@ -27,6 +27,7 @@ from hq.protocol.specs import encode_spec
 from tests.support.wait import until
 
 HOST = "alpha"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class User:
@@ -201,7 +202,7 @@ class ExecSite:
         """The start dialogue; returns the answer."""
         done = subprocess.run(
             [sys.executable, "-m", "hq.execserver.main", "--bootstrap"], input=json.dumps(self.line(**changes)) + "\n", text=True,
-            capture_output=True, timeout=60, check=False, env={**os.environ, "HQ_HOME": str(self.home), **(environment or {})},
+            capture_output=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT), "HQ_HOME": str(self.home), **(environment or {})},
         )  # fmt: skip
         assert done.stdout, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -25,7 +25,7 @@ from hq.execserver.backends.base import (
     Started,
 )  # fmt: skip
 from hq.execserver.backends.cgroup import CgroupManager
-from hq.execserver.backends.procs import Proc, children_of, memory_of, own_processes, read_proc, send, tag_of
+from hq.execserver.backends.procs import Proc, memory_of, own_children, own_processes, read_proc, send, tag_of
 from hq.execserver.backends.statuses import StatusReader
 from hq.model.ids import AttemptKey
 
@@ -173,6 +173,7 @@ class ProcessBackend:
     def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
         """As Backend.poll."""
         ended: list[Ended] = []
+        taken: list[tuple[_Live, int | None, int | None, resource.struct_rusage]] = []
         while True:
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -191,16 +192,25 @@ class ProcessBackend:
                 # the zombie still holds the number of the group, so that it cannot be another's
                 _kill_group(live.pid)
             _, _, usage = os.wait4(live.pid, 0)
-            ended.append(self._end(live, code, number, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime))
+            del self._by_pid[live.pid]
+            taken.append((live, code, number, usage))
+        has_orphans = bool(taken) and self._has_orphans()
+        for live, code, number, usage in taken:
+            max_rss, cpu = usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
+            ended.append(self._end(live, code, number, max_rss, cpu, has_orphans=has_orphans))
         if any(not live.is_child and not live.is_lingering for live in self._live.values()):
             ended.extend(self._poll_adopted(boot))
         return ended, self._poll_leftovers(boot)
 
-    def _end(self, live: _Live, code: int | None, number: int | None, max_rss: int | None, cpu: float | None, reason: str = "") -> Ended:
+    def _end(
+        self, live: _Live, code: int | None, number: int | None, max_rss: int | None, cpu: float | None, reason: str = "",
+        has_orphans: bool = True,
+    ) -> Ended:  # fmt: skip
         self._by_pid.pop(live.pid, None)
         usage = self._cgroups.leave(live.tag) if self._cgroups is not None else None
         rest: list[Proc] = []
-        if self._may_have_leftovers(live):
+        # the cheap test: with no orphan among our children, and the group killed, there is nothing to look for
+        if live.is_ending or has_orphans:
             rest = self._members(live.key)
             if not live.is_ending:
                 _kill_all(rest)
@@ -221,11 +231,8 @@ class ProcessBackend:
         self._own_peak = max(self._own_peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return self._own_peak
 
-    def _may_have_leftovers(self, live: _Live) -> bool:
-        """The cheap test: with no orphan among our children, and none in the group, there is nothing to look for."""
-        if live.is_ending or not live.is_child:
-            return True
-        children = children_of(os.getpid())
+    def _has_orphans(self) -> bool:
+        children = own_children()
         return children is None or any(pid not in self._by_pid for pid in children)
 
     def _poll_adopted(self, boot: float) -> list[Ended]:
@@ -341,7 +348,7 @@ class ProcessBackend:
         """As Backend.look."""
         if not self._live:
             # all children we still have are leftovers; with nobody else alive there is no doubt whose
-            if not children_of(os.getpid()):
+            if not own_children():
                 return []
         seen: list[Seen] = []
         for key, procs in self._owners().items():

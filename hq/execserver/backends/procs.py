@@ -67,16 +67,22 @@ def own_processes(uid: int) -> dict[int, Proc]:
     return found
 
 
-def children_of(pid: int) -> list[int] | None:
-    """Direct children of a process; None if this kernel does not list them."""
-    found: list[int] = []
+def own_children() -> list[int] | None:
+    """Children of this process, orphans that came to it included; None if this kernel does not list them.
+
+    Only the first thread makes children here, and orphans go to it, too.
+    """
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                found.extend(int(word) for word in file.read().split())
+        fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    return found
+    try:
+        data = b""
+        while piece := os.read(fd, 65536):
+            data += piece
+        return [int(word) for word in data.split()]
+    finally:
+        os.close(fd)
 
 
 def tag_of(pid: int) -> str:
