@@ -91,6 +91,18 @@ class ClusterMachine(RuleBasedStateMachine):
         if task is None or task.attempt != run.attempt or task.user != user or task.host != (elsewhere or self.ordered[run]):
             assert not self.world.last.changes, "a report that is not about the current attempt changed something"
 
+    @precondition(lambda self: any(job.placed for job in self.world.cluster.jobs.values()))
+    @rule(data=st.data(), kind=st.sampled_from([RunKind.STARTED, RunKind.ENDED, RunKind.ENDED, RunKind.NEVER_STARTED]),
+          outcome=st.sampled_from([Outcome.OK, Outcome.FAILED, Outcome.CANCELLED]))  # fmt: skip
+    def go_on(self, data: st.DataObject, kind: RunKind, outcome: Outcome) -> None:
+        """What mostly happens: the right exec-server speaks about what it has, and at times about what it had."""
+        placed = [task for job in self.world.cluster.jobs.values() for task in job.tasks.values() if task.state.is_placed]
+        task = data.draw(st.sampled_from(sorted(placed, key=lambda each: each.key)))
+        attempt = max(1, task.attempt - data.draw(st.sampled_from([0, 0, 0, 1])))
+        report = RunReport(job=task.job, index=task.index, attempt=attempt, kind=kind, at=self.world.now, outcome=outcome, exit_code=1)
+        self.step(RunsReported(user=task.user, host=task.host, reports=(report,)))
+        assert attempt == task.attempt or not self.world.last.changes, "an older attempt changed something"
+
     @rule(data=st.data(), name=st.sampled_from(HOSTS), user=st.sampled_from(USERS))
     def roll(self, data: st.DataObject, name: str, user: str) -> None:
         there = sorted(run for run, where in self.ordered.items() if where == name)
@@ -213,12 +225,11 @@ class ClusterMachine(RuleBasedStateMachine):
         placed: dict[str, int] = {}
         for job in cluster.jobs.values():
             assert job.placed == sum(task.state.is_placed for task in job.tasks.values())
-            if job.record.wishes.throttle is not None and not job.placed:
-                assert job.startable(self.world.now) <= job.record.wishes.throttle
             for task in job.tasks.values():
                 if task.state.is_placed:
                     placed[task.host] = placed.get(task.host, 0) + task.slots
                     assert task.key in cluster.hosts[task.host].tasks
+        assert cluster.roomy.keys() == {name for name, found in cluster.hosts.items() if found.free}
         for name, found in cluster.hosts.items():
             assert found.occupied == placed.get(name, 0)
             given = [index for indices in found.tasks.values() for index in indices]
@@ -285,4 +296,4 @@ class ClusterMachine(RuleBasedStateMachine):
 
 
 TestCluster = ClusterMachine.TestCase
-TestCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestCluster.settings = settings(max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
