@@ -66,25 +66,52 @@ class ClusterMachine(RuleBasedStateMachine):
     def submit(self, user: str, tasks: int, slots: int, hosts: set[str], priority: int, throttle: int | None, is_held: bool, retries: int,
                rerunnable: bool, begin: float | None, memory: int | None) -> None:  # fmt: skip
         wishes = Wishes(
-            priority=priority, hosts=tuple(sorted(hosts)), throttle=throttle, is_held=is_held, begin=None if begin is None else self.world.now + begin
+            priority=priority,
+            hosts=tuple(sorted(hosts)),
+            throttle=throttle,
+            is_held=is_held,
+            begin=None if begin is None else self.world.now + begin,
         )
         self.world.keys += 1
         indices = "" if not tasks else f"3-{3 * tasks}:3"
-        item = submission(user, f"k{self.world.keys}", wishes=wishes, slots=slots, indices=indices, retries=retries, is_rerunnable=rerunnable, memory=memory)
+        item = submission(
+            user,
+            f"k{self.world.keys}",
+            wishes=wishes,
+            slots=slots,
+            indices=indices,
+            retries=retries,
+            is_rerunnable=rerunnable,
+            memory=memory,
+        )
         self.step(JobsSubmitted(token="s", user=user, jobs=(item,)))
         value = self.world.reply()
         if isinstance(value, list):
             self.submitted[value[0].id] = max(1, tasks)
 
     @precondition(lambda self: bool(self.ordered))
-    @rule(data=st.data(), kind=st.sampled_from(RunKind), outcome=st.sampled_from([Outcome.OK, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.LOST]), user=st.sampled_from(USERS),
-          elsewhere=st.sampled_from([*HOSTS, "", "", "", "", ""]), right=st.integers(0, 7))  # fmt: skip
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(RunKind),
+        outcome=st.sampled_from([Outcome.OK, Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.LOST]),
+        user=st.sampled_from(USERS),
+        elsewhere=st.sampled_from([*HOSTS, "", "", "", "", ""]),
+        right=st.integers(0, 7),
+    )
     def report(self, data: st.DataObject, kind: RunKind, outcome: Outcome, user: str, elsewhere: str, right: int) -> None:
         run = data.draw(st.sampled_from(sorted(self.ordered)))
         record = self.world.cluster.job(run.job)
         if right and record is not None:
             user = record.record.user  # mostly the right one, at times an impostor
-        report = RunReport(job=run.job, index=run.index, attempt=run.attempt, kind=kind, at=self.world.now, outcome=outcome, exit_code=1 if outcome is Outcome.FAILED else 0)
+        report = RunReport(
+            job=run.job,
+            index=run.index,
+            attempt=run.attempt,
+            kind=kind,
+            at=self.world.now,
+            outcome=outcome,
+            exit_code=1 if outcome is Outcome.FAILED else 0,
+        )
         before = dict(self.world.book.tasks)
         self.step(RunsReported(user=user, host=elsewhere or self.ordered[run], reports=(report,)))
         task = before.get(run.task)
@@ -116,14 +143,33 @@ class ClusterMachine(RuleBasedStateMachine):
             assert is_ours or run in stopped, "an attempt that is not ours was left running"
 
     @precondition(lambda self: bool(self.submitted))
-    @rule(data=st.data(), action=st.sampled_from(["cancel", "hold", "release", "requeue", "signal", "modify"]), actor=st.sampled_from([*USERS, "admin"]), by_task=st.booleans())
+    @rule(
+        data=st.data(),
+        action=st.sampled_from(["cancel", "hold", "release", "requeue", "signal", "modify"]),
+        actor=st.sampled_from([*USERS, "admin"]),
+        by_task=st.booleans(),
+    )
     def act(self, data: st.DataObject, action: str, actor: str, by_task: bool) -> None:
         id = data.draw(st.sampled_from(sorted(self.submitted)))
         index = data.draw(st.integers(0, 6)) * 3 if by_task else PLAIN
-        changes = data.draw(st.sampled_from([{"priority": "5"}, {"throttle": "1"}, {"hosts": "n2"}, {"begin": str(self.world.now + 5)}, {"begin": ""}, {"hosts": "zz"}]))
+        changes = data.draw(
+            st.sampled_from(
+                [{"priority": "5"}, {"throttle": "1"}, {"hosts": "n2"}, {"begin": str(self.world.now + 5)}, {"begin": ""}, {"hosts": "zz"}]
+            )
+        )
         job = self.world.cluster.job(id)
         owner = job.record.user if job is not None else None
-        self.step(JobsActedOn(token="a", actor=actor, is_admin=actor == "admin", action=action, selection=Selection(tasks=(TaskKey(id, index),)), signal=10, changes=changes))
+        self.step(
+            JobsActedOn(
+                token="a",
+                actor=actor,
+                is_admin=actor == "admin",
+                action=action,
+                selection=Selection(tasks=(TaskKey(id, index),)),
+                signal=10,
+                changes=changes,
+            )
+        )
         results = self.world.reply()
         assert isinstance(results, list)
         if actor not in (owner, "admin"):
@@ -144,7 +190,9 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @rule(kept=st.sets(st.sampled_from(HOSTS), min_size=1), more=st.integers(0, 1))
     def configuration(self, kept: set[str], more: int) -> None:
-        specs = tuple(HostSpec(name=name, address=name, total=SLOTS[name] + more, slots=SLOTS[name] + more, memory=1 << 30) for name in sorted(kept))
+        specs = tuple(
+            HostSpec(name=name, address=name, total=SLOTS[name] + more, slots=SLOTS[name] + more, memory=1 << 30) for name in sorted(kept)
+        )
         self.step(ConfigurationRead(hosts=specs))
 
     @rule(active=st.booleans())
@@ -157,7 +205,9 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(HOSTS), load=st.floats(0, 8), user=st.sampled_from(USERS))
     def load(self, name: str, load: float, user: str) -> None:
-        sample = LoadSample(host=name, user=user, at=self.world.now, load1=load, load5=load, load15=load, cores=4, memory_total=1, memory_free=1)
+        sample = LoadSample(
+            host=name, user=user, at=self.world.now, load1=load, load5=load, load15=load, cores=4, memory_total=1, memory_free=1
+        )
         self.step(LoadsSampled((sample,)))
 
     @rule(seconds=st.floats(0.5, 90))
@@ -262,7 +312,9 @@ class ClusterMachine(RuleBasedStateMachine):
             assert sum(count for state, count in counts.items() if ":" not in state) == total
             assert sum(count for state, count in counts.items() if ":" in state) == counts.get("finished", 0)
             assert job.record == book.jobs[id]
-            assert {job.key(index): task for index, task in job.tasks.items()} == {key: task for key, task in book.tasks.items() if key.job == id}
+            assert {job.key(index): task for index, task in job.tasks.items()} == {
+                key: task for key, task in book.tasks.items() if key.job == id
+            }
 
     @invariant()
     def nobody_waits_beside_an_empty_host(self) -> None:

@@ -58,7 +58,9 @@ def test_a_long_range_costs_nothing(count: int, throttle: int | None) -> None:
     assert len(found.ranges) == 1
 
 
-@pytest.mark.parametrize("text", ["", ",", "1,", "1-", "-1", "5-1", "1-5:0", "1%0", "1%", "1%x", "1,1", "1-1000000000", "0-9999999999", "_", "1 2", "１", "²"])
+@pytest.mark.parametrize(
+    "text", ["", ",", "1,", "1-", "-1", "5-1", "1-5:0", "1%0", "1%", "1%x", "1,1", "1-1000000000", "0-9999999999", "_", "1 2", "１", "²"]
+)
 def test_arrays_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_array(text)
@@ -93,7 +95,16 @@ def test_a_size_reads_back_within_its_rounding(size: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512", 512 << 20), ("512M", 512 << 20), ("2G", 2 << 30), ("1.5g", 3 << 29), ("100K", 100 << 10), ("4096B", 4096), ("2GiB", 2 << 30), ("1T", 1 << 40)],
+    [
+        ("512", 512 << 20),
+        ("512M", 512 << 20),
+        ("2G", 2 << 30),
+        ("1.5g", 3 << 29),
+        ("100K", 100 << 10),
+        ("4096B", 4096),
+        ("2GiB", 2 << 30),
+        ("1T", 1 << 40),
+    ],
 )
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
     assert parse_bytes(text) == size
@@ -123,7 +134,8 @@ def test_a_duration_about_a_minute_never_shows_sixty_seconds(seconds: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("5m", 300), ("1h30m", 5400), ("1:30:00", 5400), ("2-00:00:00", 172800), ("30:00", 1800), ("1-12:00", 129600)]
+    ("text", "seconds"),
+    [("90", 90), ("5m", 300), ("1h30m", 5400), ("1:30:00", 5400), ("2-00:00:00", 172800), ("30:00", 1800), ("1-12:00", 129600)],
 )
 def test_durations_as_people_write_them(text: str, seconds: float) -> None:
     assert parse_seconds(text) == seconds
@@ -135,7 +147,19 @@ def test_durations_that_are_none_are_refused(text: str) -> None:
         parse_seconds(text)
 
 
-@given(st.lists(st.one_of(st.just("all"), st.just("last"), st.integers(1, 99).map(str), st.tuples(st.integers(1, 50), st.integers(0, 50)).map(lambda each: f"{each[0]}-{each[0] + each[1]}"), st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda each: f"{each[0]}_{each[1]}")), min_size=1), st.booleans())  # fmt: skip
+@given(
+    st.lists(
+        st.one_of(
+            st.just("all"),
+            st.just("last"),
+            st.integers(1, 99).map(str),
+            st.tuples(st.integers(1, 50), st.integers(0, 50)).map(lambda each: f"{each[0]}-{each[0] + each[1]}"),
+            st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda each: f"{each[0]}_{each[1]}"),
+        ),
+        min_size=1,
+    ),
+    st.booleans(),
+)
 def test_a_selection_means_its_words(words: list[str], is_joined: bool) -> None:
     found = parse_selection([",".join(words)] if is_joined else words)
     assert found.is_all == ("all" in words) and found.is_last == ("last" in words) and not found.is_empty

@@ -151,7 +151,9 @@ class World:
         assert isinstance(accepted, Accepted)
         return accepted.id
 
-    def try_submit(self, user: str = "alice", *, wishes: Wishes | None = None, key: str = "", dry: bool = False, **fields: object) -> object:
+    def try_submit(
+        self, user: str = "alice", *, wishes: Wishes | None = None, key: str = "", dry: bool = False, **fields: object
+    ) -> object:
         """Submit a job; the reply, whatever it is."""
         self.keys += 1
         item = submission(user, key or f"key-{self.keys}", wishes=wishes, **fields)
