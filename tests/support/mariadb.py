@@ -59,7 +59,9 @@ class MariaDB:
         """Start it and return once it answers."""
         assert self._process is None
         fast = ("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--innodb-doublewrite=0", "--sync-binlog=0")
+        # whatever ends the tests ends it too
         argv = (
+            "setpriv", "--pdeathsig", "KILL", *(("--reuid", self._user, "--clear-groups") if self._user else ()),
             program("mariadbd") or "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.directory}/sock",
             f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--log-error={self.directory}/err.log", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",
@@ -67,7 +69,7 @@ class MariaDB:
             *(fast if self._is_fast else ()),
         )  # fmt: skip
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, user=self._user
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         until(self._is_up, timeout=60, what="MariaDB to answer")
 
