@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from hq.core.cluster import Cluster
@@ -21,11 +20,12 @@ from hq.kernel.daemon import Background, Done
 from hq.kernel.identity import may_send
 from hq.kernel.log import Log
 from hq.kernel.timers import Timers
-from hq.model.changes import AuditRecord, Changes
+from hq.model.changes import AuditRecord
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.peers import PeerBye, PeerHeartbeat
 from hq.server import admin_daemon, enrolment, handlers, performers, probe
+from hq.server.batch import Ask, Batch
 from hq.server.configuration import read_configuration
 from hq.server.enrolsocket import EnrolSocket
 from hq.server.gate import Gate
@@ -41,28 +41,10 @@ UNKNOWN_KEY = "hq-server does not know this key"
 REBUILD_PAUSE = 5.0
 #: Seconds that a stop waits for a commit that is under way.
 STOP_PATIENCE = 10.0
+#: Seconds between the last words and the end: a socket that is closed at once may lose them.
+STOP_PAUSE = 0.2
 #: Commits that the database may refuse one after the other before hq-server gives up.
 MAX_REJECTED = 2
-
-
-@dataclass(slots=True)
-class Batch:
-    """What goes into one step and is finished by its commit."""
-
-    events: list[Event] = field(default_factory=list)
-    extra: Changes = field(default_factory=Changes)  # audit rows and settings of the handlers
-    after: list[Callable[[], None]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.events or self.after or self.extra)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A blocking call in the background, for a request."""
-
-    request: Request | None
-    then: Callable[[Any], None]
 
 
 class Server:
@@ -104,7 +86,7 @@ class Server:
         self._wake: float | None = None
         self._rebuild_at: float | None = None
         self._is_stopping = False
-        self._stop_by = 0.0
+        self._stop_from = self._stop_by = 0.0
         self._is_done = False
         self.batch.events.append(read_configuration(etc))
 
@@ -172,7 +154,7 @@ class Server:
             self._step()
         for peer in self.outbox.flush():
             self._unreachable(peer)
-        if self._is_stopping and (self._in_flight is None or now.boot >= self._stop_by):
+        if self._is_stopping and ((self._in_flight is None and now.boot >= self._stop_from) or now.boot >= self._stop_by):
             self._is_done = True
         return self._deadline()
 
@@ -369,7 +351,7 @@ class Server:
                 moments.append(self.now.boot)
         moments.append(self._rebuild_at)
         if self._is_stopping:
-            moments.append(self._stop_by)
+            moments.append(self._stop_from if self._in_flight is None else self._stop_by)
         if self.gate.has_more:
             moments.append(self.now.boot)
         return min((moment for moment in moments if moment is not None), default=None)
@@ -389,12 +371,10 @@ class Server:
         self.now = now
         if not self._is_stopping:
             self._is_stopping = True
-            self._stop_by = now.boot + STOP_PATIENCE
+            self._stop_from, self._stop_by = now.boot + STOP_PAUSE, now.boot + STOP_PATIENCE
             for session in self.sessions:
                 self.outbox.tell(session.peer, PeerBye(reason="hq-server stops"))
             self.outbox.flush()
-            if self._in_flight is None:
-                self._is_done = True
 
     @property
     def is_done(self) -> bool:

@@ -107,7 +107,9 @@ def test_a_users_facts_tell_nothing_of_the_owners_directories(room: Room) -> Non
 def test_shutdown_says_goodbye_and_ends(room: Room) -> None:
     alice = room.user("alice")
     assert "stops" in room.admin("shutdown").text
-    assert alice.all_of(PeerBye) and room.server.is_done
+    assert alice.all_of(PeerBye)
+    room.tick(1.0)
+    assert room.server.is_done
 
 
 def test_a_stop_waits_for_the_commit_that_is_under_way_but_not_for_ever(room: Room) -> None:
@@ -117,7 +119,7 @@ def test_a_stop_waits_for_the_commit_that_is_under_way_but_not_for_ever(room: Ro
     alice.send(JobSubmit(items=(alice.item("true"),)))
     room.tick()
     room.server.stop(room.clock.now())
-    room.tick()
+    room.tick(1.0)
     assert not room.server.is_done
     room.writer.let_go()
     room.tick()
