@@ -57,20 +57,18 @@ def parse_bootstrap(text: str | bytes) -> Bootstrap:
     return found
 
 
-def with_ssh_route(bootstrap: Bootstrap, ssh_connection: str | None) -> Bootstrap:
-    """Add, as the second address, the one that sshd saw the client come from, with the port of the first.
+def with_ssh_route(upstreams: tuple[str, ...], ssh_connection: str | None) -> tuple[str, ...]:
+    """Addresses of the user-server, and as the second one that which sshd saw the client come from, with the port of the first.
 
     `ssh_connection` is the value of SSH_CONNECTION: `client port server port`.
     """
     words = (ssh_connection or "").split()
-    if not words:
-        return bootstrap
-    port = bootstrap.upstreams[0].rpartition(":")[2]
+    if not words or not upstreams:
+        return upstreams
+    port = upstreams[0].rpartition(":")[2]
     client = f"[{words[0]}]" if ":" in words[0] else words[0]
     seen = f"tcp://{client}:{port}"
-    if seen in bootstrap.upstreams:
-        return bootstrap
-    return msgspec.structs.replace(bootstrap, upstreams=(bootstrap.upstreams[0], seen, *bootstrap.upstreams[1:]))
+    return upstreams if seen in upstreams else (upstreams[0], seen, *upstreams[1:])
 
 
 def save_bootstrap(run_dir: str, bootstrap: Bootstrap) -> None:

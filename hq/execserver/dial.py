@@ -10,7 +10,8 @@ from hq.kernel.clock import Now
 from hq.protocol.base import Message
 from hq.protocol.codec import envelope
 
-ANSWER_WITHIN = 10.0  # seconds that an address has for its welcome
+CONNECT_WITHIN = 3.0  # seconds that an address has for a connection: one without a way answers nothing at all
+ANSWER_WITHIN = 10.0  # seconds that it has after that for its welcome
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between rounds over all addresses
 REFUSED_PAUSE = 30.0
 KNOCK_EVERY = 0.2  # seconds between looks whether the connection is up
@@ -83,7 +84,8 @@ class Dialer:
                 self._which = 0
                 self._deadline = now.boot
             else:
-                self.trouble.append(f"{address}: no answer within {ANSWER_WITHIN:g} s")
+                waited = f"no answer within {ANSWER_WITHIN:g} s" if self._is_greeted else f"no connection within {CONNECT_WITHIN:g} s"
+                self.trouble.append(f"{address}: {waited}")
                 self._hang_up()
                 self._which += 1
                 self._deadline = now.boot
@@ -96,7 +98,7 @@ class Dialer:
         if self.is_linked:
             return min(self._deadline, self._next_beat)
         if self.port is not None and not self._is_greeted:
-            self._greet()
+            self._greet(now)
             return min(self._deadline, now.boot + KNOCK_EVERY)
         return self._deadline
 
@@ -127,13 +129,15 @@ class Dialer:
         self.port = self._make_port(address)
         self.on_open(self.port)
         self._is_greeted = False
-        self._greet()
-        self._deadline = now.boot + ANSWER_WITHIN
+        self._deadline = now.boot + CONNECT_WITHIN
+        self._greet(now)
 
-    def _greet(self) -> None:
+    def _greet(self, now: Now) -> None:
         """Say hello as soon as there is a connection: a port takes nothing before."""
         assert self.port is not None
-        self._is_greeted = self._is_greeted or self.port.send(envelope(self._hello(self.route)))
+        if self.port.send(envelope(self._hello(self.route))):
+            self._is_greeted = True
+            self._deadline = now.boot + ANSWER_WITHIN
 
     def _hang_up(self) -> None:
         self.is_linked = False

@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def print_check() -> int:
     """Print the facts. stdin may hold `{"upstreams": [...]}`: addresses to try."""
+    from hq.execserver.bootstrap import with_ssh_route
     from hq.execserver.check import check_facts
 
     upstreams: list[str] = []
@@ -60,7 +61,7 @@ def print_check() -> int:
             except (ValueError, TypeError, KeyError):
                 print("hq-exec-server --check: stdin is not a JSON line with upstreams", file=sys.stderr)
                 return 2
-    print(json.dumps(check_facts(upstreams)), flush=True)
+    print(json.dumps(check_facts(list(with_ssh_route(tuple(upstreams), os.environ.get("SSH_CONNECTION"))))), flush=True)
     return 0
 
 
@@ -78,13 +79,16 @@ def answer_bootstrap() -> int:
 
 def bootstrap(line: bytes, ssh_connection: str | None) -> dict[str, Any]:
     """Start the exec-server that the line describes, or hand the line to the one that runs. Raises HqError."""
+    import msgspec
+
     from hq.execserver.bootstrap import parse_bootstrap, save_bootstrap, with_ssh_route
     from hq.execserver.check import machine_facts
     from hq.execserver.rootpolicy import is_container, root_refusal
     from hq.kernel.files import lock_file, make_private_dir
     from hq.kernel.places import exec_run_dir
 
-    told = with_ssh_route(parse_bootstrap(line), ssh_connection)
+    told = parse_bootstrap(line)
+    told = msgspec.structs.replace(told, upstreams=with_ssh_route(told.upstreams, ssh_connection))
     refusal = root_refusal(os.geteuid(), told.allow_root, is_container())
     if refusal is not None:
         raise RefusedError(refusal)

@@ -46,7 +46,7 @@ class Starter:
 
     def check(self, spec: HostSpec, done: OnDone) -> None:
         """Prove that one can run there: `done` gets the steps."""
-        self._background.run(done, lambda: self._transport.check(spec, self._routes.to(spec)))
+        self._background.run(done, lambda: self._transport.check(spec, self._routes.to(spec), self._routes.port))
 
     def release(self, spec: HostSpec, done: OnDone) -> None:
         """The exec-server got through without the connection that started it."""

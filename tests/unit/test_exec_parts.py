@@ -148,9 +148,9 @@ def line(**changes: Any) -> str:
 
 
 def test_the_client_address_of_sshd_is_the_second_way() -> None:
-    told = parse_bootstrap(line(upstreams=["tcp://10.0.0.1:5000", "tcp://127.0.0.1:77"]))
-    assert with_ssh_route(told, "192.0.2.7 5123 192.0.2.1 22").upstreams == ("tcp://10.0.0.1:5000", "tcp://192.0.2.7:5000", "tcp://127.0.0.1:77")
-    assert with_ssh_route(told, "fe80::1 5123 fe80::2 22").upstreams[1] == "tcp://[fe80::1]:5000"
+    told = ("tcp://10.0.0.1:5000", "tcp://127.0.0.1:77")
+    assert with_ssh_route(told, "192.0.2.7 5123 192.0.2.1 22") == ("tcp://10.0.0.1:5000", "tcp://192.0.2.7:5000", "tcp://127.0.0.1:77")
+    assert with_ssh_route(told, "fe80::1 5123 fe80::2 22")[1] == "tcp://[fe80::1]:5000"
     assert with_ssh_route(told, "10.0.0.1 1 2 3") == told
     assert with_ssh_route(told, None) == told
 

@@ -108,8 +108,11 @@ class Transport(Protocol):
         """
         ...
 
-    def check(self, host: HostSpec, upstreams: Sequence[str] = ()) -> list[CheckStep]:
-        """Prove login, python, version, way back (to each of `upstreams`), limits, lingering. Never raises for what the host does wrong."""
+    def check(self, host: HostSpec, upstreams: Sequence[str] = (), local_port: int | None = None) -> list[CheckStep]:
+        """Prove login, python, version, way back, limits, lingering. Never raises for what the host does wrong.
+
+        The way back is tried to each of `upstreams`, and by a reverse forward to 127.0.0.1:`local_port` here if that is given.
+        """
         ...
 
     def forward(self, host: HostSpec, local_port: int) -> int:
@@ -188,9 +191,9 @@ class Transports:
         """As Transport.start."""
         return self.transport_for(host).start(host, bootstrap, cancel)
 
-    def check(self, host: HostSpec, upstreams: Sequence[str] = ()) -> list[CheckStep]:
+    def check(self, host: HostSpec, upstreams: Sequence[str] = (), local_port: int | None = None) -> list[CheckStep]:
         """As Transport.check."""
-        return self.transport_for(host).check(host, upstreams)
+        return self.transport_for(host).check(host, upstreams, local_port)
 
     def forward(self, host: HostSpec, local_port: int) -> int:
         """As Transport.forward."""

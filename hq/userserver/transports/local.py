@@ -34,7 +34,7 @@ class LocalTransport:
         except RemoteError as error:
             raise RefusedError(str(error)) from error
 
-    def check(self, host: HostSpec, upstreams: Sequence[str] = ()) -> list[CheckStep]:
+    def check(self, host: HostSpec, upstreams: Sequence[str] = (), local_port: int | None = None) -> list[CheckStep]:
         """As Transport.check."""
         place = f"host {host.name}"
         deadline = Deadline(self._settings.check_timeout)

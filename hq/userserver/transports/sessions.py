@@ -147,7 +147,7 @@ class SshTransport(ABC):
                 self._drop(seat)
             return replace(started, forwarded_port=port, note=note)
 
-    def check(self, host: HostSpec, upstreams: Sequence[str] = ()) -> list[CheckStep]:
+    def check(self, host: HostSpec, upstreams: Sequence[str] = (), local_port: int | None = None) -> list[CheckStep]:
         """As Transport.check."""
         deadline = Deadline(self._settings.check_timeout)
         place = f"host {host.name}"
@@ -157,15 +157,16 @@ class SshTransport(ABC):
                     connection = self._connected(host, seat, deadline)
                 except HqError as error:
                     return failed_login(str(error))
+                is_in_use = bool(seat.forwards)
                 try:
-                    ran = connection.run(self._command("--check"), check_line(upstreams), deadline)
+                    ways = [*upstreams, *self._reverse_way(seat, connection, local_port, deadline)]
+                    ran = connection.run(self._command("--check"), check_line(ways), deadline)
                 except HqError as error:
-                    if not seat.forwards:
-                        self._drop(seat)
                     return steps_of(b"", problem=str(error))
+                finally:
+                    if not is_in_use:
+                        self._drop(seat)
                 problem = "" if ran.answer else self._complaint(place, ran)
-                if not seat.forwards:
-                    self._drop(seat)
                 return steps_of(ran.answer, problem=problem, noise=ran.noise)
         except UnavailableError as error:
             return failed_login(str(error))
@@ -212,6 +213,15 @@ class SshTransport(ABC):
         if local_port not in seat.forwards:
             seat.forwards[local_port] = connection.forward(local_port, deadline)
         return seat.forwards[local_port]
+
+    def _reverse_way(self, seat: _Seat, connection: Connection, local_port: int | None, deadline: Deadline) -> list[str]:
+        """The address of a reverse forward, on the host; none if sshd refuses it: then the other ways must do."""
+        if local_port is None:
+            return []
+        try:
+            return [f"tcp://127.0.0.1:{self._forwarded(seat, connection, local_port, deadline)}"]
+        except (RefusedError, UnavailableError):
+            return []
 
     @staticmethod
     def _drop(seat: _Seat) -> None:
