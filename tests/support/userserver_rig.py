@@ -72,7 +72,7 @@ class FakeTransport:
         self.on_start(bootstrap)
         return Started(pid=4711, machine=host.name)
 
-    def check(self, host: HostSpec, upstreams: Sequence[str] = ()) -> list[CheckStep]:
+    def check(self, host: HostSpec, upstreams: Sequence[str] = (), local_port: int | None = None) -> list[CheckStep]:
         """As Transport.check."""
         return [CheckStep("login", host.name not in self.trouble, str(self.trouble.get(host.name, "ok")))]
 
