@@ -111,8 +111,13 @@ def _serve(etc: str, port_option: int | None, starting: Starting) -> int:
         system.info("hq-server %s of %s listens at port %d, process %d", VERSION, config.instance, port.port, os.getpid())
         if sys.stderr.isatty():
             print(f"{PROGRAM}: {config.instance} listens at {config.bind}:{port.port}", file=sys.stderr)
-        notify(f"READY=1\nMAINPID={os.getpid()}")
-        starting.up()
+
+        def announce() -> None:
+            notify(f"READY=1\nMAINPID={os.getpid()}")
+            starting.up()
+
+        # in the first tick: only then signals are taken by the loop, and whoever waits for us may send one at once
+        server.when_settled(None, announce)
         loop.run()
         notify("STOPPING=1")
         system.info("hq-server stops%s", f": {server.failure}" if server.failure else "")
