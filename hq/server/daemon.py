@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hq.core.cluster import Cluster
-from hq.core.events import Action, ConfigurationRead, Event, Unwatched, UserServerCame, UserServerWent
+from hq.core.events import Action, ConfigurationRead, Event, Unwatched, UserServerWent
 from hq.db.store import Store
 from hq.errors import DatabaseError, HqError, RefusedError, UnavailableError
 from hq.kernel.bus import Peer, Port, Received
@@ -295,7 +295,6 @@ class Server:
         self._wake = None
         waiting, self.batch = self.batch, Batch()
         self.batch.events.append(read_configuration(self.etc))
-        self.batch.events.extend(UserServerCame(user=session.user) for session in self.sessions)
         self.batch.events.extend(event for event in waiting.events if not isinstance(event, ConfigurationRead))
         self.batch.after, self.batch.extra = waiting.after, waiting.extra
         for session in self.sessions:
