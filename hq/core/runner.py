@@ -7,10 +7,8 @@ What it promises: an attempt is started at most once, and each that it took in g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from heapq import heappop, heappush
-from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGTSTP, Signals
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGTSTP
 from typing import Any
 
 from hq.core.runner_events import (
@@ -35,10 +33,10 @@ from hq.core.runner_events import (
     StartFailed,
     StopAsked,
 )  # fmt: skip
+from hq.core.runner_run import Phase, Run, last_report, run_report, wanted_blobs
 from hq.model.ids import AttemptKey, TaskKey
-from hq.model.job import JobSpec
 from hq.model.quantities import format_bytes, format_seconds
-from hq.model.runs import RunReport, StartOrder
+from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
 
 ASK_AGAIN = 20.0  # seconds without an answer until a blob is asked for again
@@ -48,55 +46,6 @@ GIVE_UP_SPAWN = 60.0
 KILL_AGAIN = 5.0  # seconds until KILL is repeated: somebody may have forked meanwhile
 GIVE_UP_LEFTOVERS = 30.0  # seconds after KILL until processes that do not die (disk sleep) are no longer waited for
 MAX_SEEN = 1_000_000  # attempts that are remembered as done
-
-
-class Phase(Enum):
-    """Where a run stands here."""
-
-    FETCHING = "fetching"  # its environment or script is being asked for
-    QUEUED = "queued"  # no slot is free
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"  # TERM was sent
-    LINGERING = "lingering"  # its main process ended while it was being stopped, others have the rest of the grace
-
-
-@dataclass(slots=True)
-class Run:
-    """One attempt as it stands. The daemon may read it; only the Runner changes it."""
-
-    order: StartOrder
-    spec: JobSpec
-    phase: Phase
-    since: float  # CLOCK_BOOTTIME when it was taken in
-    pid: int | None = None
-    started: float | None = None  # Unix time
-    cause: tuple[Outcome, str] | None = None  # why it is being stopped, once it is
-    is_suspended: bool = False
-    peak: int = 0
-    notes: list[str] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
-    due: float | None = None  # CLOCK_BOOTTIME of what comes next by time: asking again, the time limit, KILL
-    kills: int = 0
-    ended: RunEnded | None = None
-
-    @property
-    def key(self) -> AttemptKey:
-        """The attempt."""
-        return self.order.key
-
-    @property
-    def weight(self) -> int:
-        """Slots that it takes."""
-        return max(1, len(self.order.slots))
-
-    @property
-    def is_live(self) -> bool:
-        """Whether a process of it exists or is being made."""
-        return self.phase in _LIVE
-
-
-_LIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.LINGERING})
 
 
 class Runner:
@@ -152,7 +101,7 @@ class Runner:
                 passed = max(0.0, now.wall - run.started) if run.started is not None else 0.0
                 self._set_due(run, now.boot + max(0.0, run.spec.time_limit - passed))
         else:
-            run.missing = _wanted(run.spec)
+            run.missing = wanted_blobs(run.spec)
             run.phase = Phase.FETCHING if run.missing else Phase.QUEUED
             if run.missing:
                 self._set_due(run, now.boot)
@@ -178,7 +127,7 @@ class Runner:
         for attempt in range(max(1, latest), key.attempt):
             # the older one was given up by the server; two at a time must not be
             self._stop(AttemptKey(key.job, key.index, attempt), Outcome.CANCELLED, f"attempt {key.attempt} takes its place", now, out)
-        missing = _wanted(event.spec) - self._blobs
+        missing = wanted_blobs(event.spec) - self._blobs
         run = Run(event.order, event.spec, Phase.FETCHING if missing else Phase.QUEUED, now.boot, missing=missing)
         self.runs[key] = run
         if missing:
@@ -230,7 +179,7 @@ class Runner:
             is_stop = event.signal != SIGCONT
             if is_stop != run.is_suspended:
                 run.is_suspended = is_stop
-                out.reports.append(_report(run, RunKind.SUSPENDED if is_stop else RunKind.RESUMED, now.wall))
+                out.reports.append(run_report(run, RunKind.SUSPENDED if is_stop else RunKind.RESUMED, now.wall))
 
     def _on_blobs(self, event: BlobsArrived, now: Moment, out: RunnerStep) -> None:
         self._blobs |= event.present
@@ -248,7 +197,7 @@ class Runner:
         run = self.runs.get(event.key)
         assert run is not None and run.phase is Phase.STARTING
         run.phase, run.pid, run.started = Phase.RUNNING, event.pid, event.at
-        out.reports.append(_report(run, RunKind.STARTED, event.at))
+        out.reports.append(run_report(run, RunKind.STARTED, event.at))
         if run.cause is not None:
             self._terminate(run, now, out)
         elif run.spec.time_limit is not None:
@@ -367,24 +316,7 @@ class Runner:
 
     def _finish(self, run: Run, ended: RunEnded, now: Moment, out: RunnerStep) -> None:
         """The last report of a run that had (or may have had) a process."""
-        outcome, reason = run.cause or (None, "")
-        if outcome is None:
-            if ended.is_memory:
-                outcome, reason = Outcome.MEMORY, f"killed at its memory limit of {format_bytes(run.spec.memory)}"
-            elif ended.signal is not None:
-                outcome, reason = Outcome.FAILED, f"killed by signal {signal_name(ended.signal)}"
-            elif ended.exit_code is None:
-                outcome, reason = Outcome.LOST, ended.reason
-            elif ended.exit_code:
-                outcome, reason = Outcome.FAILED, ended.reason or f"exit code {ended.exit_code}"
-            else:
-                outcome = Outcome.OK
-        peak = max(ended.max_rss or 0, run.peak) or None
-        report = RunReport(
-            job=run.order.job, index=run.order.index, attempt=run.order.attempt, kind=RunKind.ENDED, at=ended.at, pid=run.pid,
-            started=run.started, outcome=outcome, exit_code=ended.exit_code, signal=ended.signal, max_rss=peak, cpu=ended.cpu,
-            reason="; ".join(part for part in (reason, *run.notes) if part),
-        )  # fmt: skip
+        report = last_report(run, ended)
         self.used -= run.weight
         self._done(run.key)
         out.reports.append(report)
@@ -421,23 +353,6 @@ class Runner:
     def _is_current(self, entry: tuple[float, AttemptKey]) -> bool:
         run = self.runs.get(entry[1])
         return run is not None and run.due == entry[0]
-
-
-def signal_name(number: int) -> str:
-    """`9 (SIGKILL)`."""
-    try:
-        return f"{number} ({Signals(number).name})"
-    except ValueError:
-        return str(number)
-
-
-def _wanted(spec: JobSpec) -> set[str]:
-    return {digest for digest in (spec.env, spec.script) if digest}
-
-
-def _report(run: Run, kind: RunKind, at: float) -> RunReport:
-    return RunReport(job=run.order.job, index=run.order.index, attempt=run.order.attempt, kind=kind, at=at,
-                     pid=run.pid, started=run.started)  # fmt: skip
 
 
 _HANDLERS: dict[type, Callable[[Runner, Any, Moment, RunnerStep], None]] = {

@@ -11,10 +11,9 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from logging import Logger
-from typing import Any
 
 from hq import VERSION
-from hq.core.runner import Phase, Run, Runner
+from hq.core.runner import Runner
 from hq.core.runner_events import (
     BlobsArrived,
     Event,
@@ -27,20 +26,19 @@ from hq.core.runner_events import (
     SignalRun,
     Spawn,
     StartFailed,
-    StopAsked,
 )
 from hq.core.runner_spool import Spool
 from hq.execserver.backends.base import NotStarted
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
-from hq.execserver.backends.procs import boot_id
 from hq.execserver.backends.statuses import StatusReader
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
-from hq.execserver.journal import REWRITE_SIZE, Journal, Known, Line, Recovered, read_journal
+from hq.execserver.journal import REWRITE_SIZE, Journal, read_journal
 from hq.execserver.launch import BlobStore, Launcher
 from hq.execserver.orders import OrderBook
+from hq.execserver.recovery import journal_lines, recover
 from hq.execserver.summary import write_summary
 from hq.execserver.watch import OutputWatch, host_load
 from hq.kernel.bus import Port
@@ -52,7 +50,6 @@ from hq.kernel.places import hq_home
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
 from hq.model.runs import StartOrder
-from hq.model.states import Outcome
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.peers import PeerBye, PeerHeartbeat
@@ -62,7 +59,7 @@ LOOK_EVERY = 1.0  # seconds between looks at memory and output sizes
 FIRST_LOOK = 0.2  # seconds after a start: the peak of short runs is known by a look only, see ProcessBackend._end
 RESEND_AFTER = 30.0  # seconds without an acknowledgement until reports are sent once more
 RESEND_AT_MOST = 200  # batches at once
-MAX_MISSED = 100_000  # attempts that a rewritten journal remembers as over
+
 
 
 class ExecServer:
@@ -90,31 +87,31 @@ class ExecServer:
         path = os.path.join(run_dir, "journal")
         recovered = read_journal(path)
         self.journal = Journal(path)
-        self._statuses = StatusReader(os.path.join(run_dir, "statuses"))
-        self.backend = ProcessBackend(self._note_status, self._statuses, cgroups)
+        self.statuses = StatusReader(os.path.join(run_dir, "statuses"))
+        self.backend = ProcessBackend(self._note_status, self.statuses, cgroups)
         self.outputs = OutputWatch(log.category("output").warning)
         self.runner = Runner(bootstrap.slots)
         # sequences of a journal that was lost must not come again
         self.spool = Spool(recovered.last or int(now.wall * 1000))
-        self._specs: dict[int, SignedSpec] = {}
-        self._live_of: dict[int, int] = {}  # job → how many of its runs are here, so that its spec can go
-        self._tags: dict[AttemptKey, tuple[str, int, int, tuple[tuple[int, int], ...]]] = {}
+        self.specs: dict[int, SignedSpec] = {}
+        self.live_of: dict[int, int] = {}  # job → how many of its runs are here, so that its spec can go
+        self.tags: dict[AttemptKey, tuple[str, int, int, tuple[tuple[int, int], ...]]] = {}
         self.wanted: set[str] = set()
         self._sent = 0  # highest sequence that was sent on this link
         self._sent_at = now.boot
         self._next_look = now.boot + LOOK_EVERY
         self._idle_since: float | None = None
-        self._events: deque[Event] = deque()
+        self.events: deque[Event] = deque()
         self._trouble = ""
         self.dialer = Dialer(bootstrap.upstreams, bootstrap.heartbeat, make_port, self._hello)
-        self._recover(recovered, now)
+        recover(self, recovered, now)
 
     # --- Daemon -----------------------------------------------------------------------------------------------------
 
     def tick(self, now: Now) -> float | None:
         """As Daemon.tick."""
-        events: list[Event] = list(self._events)
-        self._events.clear()
+        events: list[Event] = list(self.events)
+        self.events.clear()
         for received in self.dialer.receive(now):
             if received.letter is None:
                 self._link_log.warning("from the user-server: %s", received.note)
@@ -135,15 +132,15 @@ class ExecServer:
             deadlines.append(now.boot + LEFTOVER_POLL)
         if self._idle_since is not None:
             deadlines.append(self._idle_since + self.bootstrap.idle)
-        if self._events or self.journal.is_behind:
-            deadlines.append(now.boot + (0.0 if self._events else 1.0))
+        if self.events or self.journal.is_behind:
+            deadlines.append(now.boot + (0.0 if self.events else 1.0))
         return min(each for each in deadlines if each is not None)
 
     def stop(self, now: Now) -> None:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
         self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
         self.dialer.send(PeerBye(reason="stops"))
-        self._flush(is_synced=True)
+        self.flush(is_synced=True)
         self.dialer.close()
         self._is_done = True
 
@@ -207,10 +204,10 @@ class ExecServer:
 
     def take_order(self, order: StartOrder, signed: SignedSpec) -> None:
         """Write down an order that was found good."""
-        if self._specs.get(order.job) != signed:
-            self._specs[order.job] = signed
+        if self.specs.get(order.job) != signed:
+            self.specs[order.job] = signed
             self.journal.note(t="spec", job=order.job, body=signed.body, signature=signed.signature)
-        self._live_of[order.job] = self._live_of.get(order.job, 0) + 1
+        self.live_of[order.job] = self.live_of.get(order.job, 0) + 1
         self.journal.note(t="order", key=order.key, slots=order.slots)
 
     def is_live(self, key: AttemptKey) -> bool:
@@ -251,7 +248,7 @@ class ExecServer:
         if reports:
             sequence = self.spool.add(reports)
             self.journal.note(t="batch", sequence=sequence, reports=self.spool.batches[sequence])
-            self._flush()
+            self.flush()
         return step.wake
 
     def _fetch(self, action: FetchBlobs) -> list[Event]:
@@ -267,7 +264,7 @@ class ExecServer:
         tags = {spawn.order.key: secrets.token_hex(12) for spawn in spawns}
         for key, tag in tags.items():
             self.journal.note(t="starting", key=key, tag=tag, at=now.wall)
-        if not self._flush(is_synced=True):
+        if not self.flush(is_synced=True):
             return [StartFailed(spawn.order.key, f"the exec-server cannot write its journal: {self._trouble}", now.wall) for spawn in spawns]
         events: list[Event] = []
         for spawn in spawns:
@@ -281,11 +278,11 @@ class ExecServer:
                 continue
             assert not isinstance(launch, NotStarted)
             self.journal.note(t="started", key=key, pid=made.pid, starttime=made.starttime, at=now.wall, outputs=made.outputs)
-            self._tags[key] = (tags[key], made.pid, made.starttime, made.outputs)
+            self.tags[key] = (tags[key], made.pid, made.starttime, made.outputs)
             self.outputs.add(key, spawn.spec, launch.stdout, launch.stderr, made.outputs)
             self.log.debug("%s started, pid %d", key, made.pid)
             events.append(RunStarted(key, made.pid, now.wall))
-        self._flush()
+        self.flush()
         self._next_look = min(self._next_look, now.boot + FIRST_LOOK)
         return events
 
@@ -293,23 +290,23 @@ class ExecServer:
         key = action.key
         self.backend.forget(key)
         self.outputs.forget(key)
-        was_here = self._tags.pop(key, None) is not None
-        signed = self._specs.get(key.job)
+        was_here = self.tags.pop(key, None) is not None
+        signed = self.specs.get(key.job)
         if was_here and signed is not None:
             try:
                 write_summary(self.launcher, self.orders.open(signed), StartOrder(*key, ()), action.report)
             except OSError as error:
                 self.log.warning("%s: the summary cannot be written: %s", key, error)
-        left = self._live_of.get(key.job, 1) - 1
+        left = self.live_of.get(key.job, 1) - 1
         if left > 0:
-            self._live_of[key.job] = left
+            self.live_of[key.job] = left
         else:
-            self._live_of.pop(key.job, None)
-            self._specs.pop(key.job, None)
+            self.live_of.pop(key.job, None)
+            self.specs.pop(key.job, None)
 
     def _note_status(self, key: AttemptKey, code: int | None, signal: int | None) -> None:
         self.journal.note(t="ended", key=key, code=code, signal=signal)
-        self._flush()
+        self.flush()
 
     # --- upward -----------------------------------------------------------------------------------------------------
 
@@ -333,14 +330,14 @@ class ExecServer:
 
     def _keep_journal(self, now: Now) -> None:
         """Write what could not be written before; begin a new journal when the old one is mostly past."""
-        self._flush()
+        self.flush()
         if self.journal.size > REWRITE_SIZE:
             try:
-                self.journal.rewrite(self._lines())
+                self.journal.rewrite(journal_lines(self))
             except OSError as error:
                 self.log.error("the journal cannot be rewritten: %s", error)
 
-    def _flush(self, is_synced: bool = False) -> bool:
+    def flush(self, is_synced: bool = False) -> bool:
         try:
             self.journal.flush(is_synced)
         except OSError as error:
@@ -362,77 +359,3 @@ class ExecServer:
             self._link_log.info("ends: %s", "told so" if self.is_retiring else "nothing to do")
             self.launcher.clear()
             self.stop(now)
-
-    # --- after a restart --------------------------------------------------------------------------------------------
-
-    def _recover(self, recovered: Recovered, now: Now) -> None:
-        """Take over what an earlier worker left."""
-        boot = boot_id()
-        is_same_boot = recovered.boot in ("", boot)
-        if recovered.bad_lines:
-            self.log.warning("%d lines of the journal could not be read", recovered.bad_lines)
-        for sequence, reports in recovered.batches.items():
-            self.spool.restore(sequence, reports)
-        for key in recovered.seen:
-            self.runner.restore_seen(key)
-        for key, known in recovered.runs.items():
-            self._restore(key, known, recovered.specs.get(key.job), is_same_boot, now)
-        self._flush()
-        try:
-            self.journal.rewrite(self._lines(boot))
-        except OSError as error:
-            self.log.error("the journal cannot be rewritten: %s", error)
-        if not any(known.tag for known in recovered.runs.values()):
-            self._statuses.clear()
-
-    def _restore(self, key: AttemptKey, known: Known, signed: SignedSpec | None, is_same_boot: bool, now: Now) -> None:
-        spec = self.orders.admit(known.order, signed)
-        if isinstance(spec, str):
-            self.log.error("%s of the journal cannot be taken over: %s", key, spec)
-            return
-        assert signed is not None
-        self._specs[key.job] = signed
-        self._live_of[key.job] = self._live_of.get(key.job, 0) + 1
-        if not known.tag:
-            self.runner.restore(Run(known.order, spec, Phase.QUEUED, now.boot), now)
-        else:
-            run = Run(known.order, spec, Phase.RUNNING, now.boot, pid=known.pid or None, started=known.started)
-            self.runner.restore(run, now)
-            self._tags[key] = (known.tag, known.pid, known.starttime, known.outputs)
-            if known.ended is not None:
-                self._events.append(RunEnded(key=key, at=now.wall, exit_code=known.ended.code, signal=known.ended.signal))
-            elif not is_same_boot:
-                self._events.append(RunEnded(key=key, at=now.wall, reason="the host was restarted while it ran"))
-            else:
-                self.backend.adopt(key, known.tag, known.pid, known.starttime)
-                paths = self.launcher.paths(spec, known.order)
-                self.outputs.add(key, spec, paths.stdout, paths.stderr, known.outputs)
-                self.log.info("%s taken over, pid %s", key, known.pid or "not known")
-        if known.stop is not None:
-            self._events.append(StopAsked(key, *known.stop))
-
-    def _lines(self, boot: str | None = None) -> list[Line]:
-        """The whole journal as it should be now."""
-        lines = [Line(t="boot", boot=boot or boot_id(), sequence=self.spool.last)]
-        seen = list(self.runner.seen())[-MAX_MISSED:]
-        lines.extend(Line(t="seen", key=key) for key in seen)
-        lines.extend(Line(t="spec", job=job, body=signed.body, signature=signed.signature) for job, signed in self._specs.items())
-        stops: dict[AttemptKey, tuple[Outcome, str]] = {
-            event.key: (event.outcome, event.reason) for event in self._events if isinstance(event, StopAsked)
-        }
-        ends: dict[AttemptKey, Any] = {event.key: event for event in self._events if isinstance(event, RunEnded)}
-        for key, run in self.runner.runs.items():
-            lines.append(Line(t="order", key=key, slots=run.order.slots))
-            if key in self._tags:
-                tag, pid, starttime, outputs = self._tags[key]
-                lines.append(Line(t="starting", key=key, tag=tag, at=run.started or 0.0))
-                if pid:
-                    lines.append(Line(t="started", key=key, pid=pid, starttime=starttime, at=run.started or 0.0, outputs=outputs))
-            stop = run.cause or stops.get(key)
-            if stop is not None:
-                lines.append(Line(t="stop", key=key, outcome=stop[0], reason=stop[1]))
-            end = run.ended or ends.get(key)
-            if end is not None and (end.exit_code is not None or end.signal is not None):
-                lines.append(Line(t="ended", key=key, code=end.exit_code, signal=end.signal))
-        lines.extend(Line(t="batch", sequence=sequence, reports=reports) for sequence, reports in self.spool.batches.items())
-        return lines

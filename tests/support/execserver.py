@@ -259,7 +259,8 @@ class ExecSite:
                 if not pids:
                     break
             until(lambda: not any(is_alive(pid) for pid in pids), 20, "end of the exec-server")
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        # the parent is the instance's own: nobody else has one of this name
+        shutil.rmtree(self.run_dir.parent, ignore_errors=True)
 
 
 def is_alive(pid: int) -> bool:

@@ -6,7 +6,6 @@ subreapers), and whoever carries its tag in the environment. Linux only. Not the
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import signal
@@ -14,9 +13,6 @@ import stat
 from dataclasses import dataclass, field
 
 from hq.execserver.backends.base import (
-    CANNOT_EXECUTE,
-    CANNOT_PREPARE,
-    NOT_FOUND,
     Ended,
     Launch,
     NoteStatus,
@@ -26,18 +22,13 @@ from hq.execserver.backends.base import (
 )  # fmt: skip
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.procs import Proc, memory_of, own_children, own_processes, read_proc, send, tag_of
+from hq.execserver.backends.spawn import DEFAULT_PATH, cannot, find_command, open_streams, shown, spawn, spawn_failure
 from hq.execserver.backends.statuses import StatusReader
 from hq.model.ids import AttemptKey
 
-DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 LEFTOVER_POLL = 0.1  # seconds between looks at leftovers that have the rest of a grace
 STATUS_GRACE = 3.0  # seconds that the supervisor has to write down the status of a run that is gone
 MAX_TAGS = 100_000
-
-#: Dispositions that Python or a shell may have set to "ignore" and that a command expects as they are after login.
-_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD,
-                    signal.SIGXFSZ, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2]  # fmt: skip
-
 
 @dataclass(slots=True)
 class _Live:
@@ -79,17 +70,17 @@ class ProcessBackend:
             try:
                 os.chdir(launch.cwd)
             except OSError as error:
-                return _cannot(f"the working directory {_text(launch.cwd)}", error, "cannot be entered on this host")
-            opened = self._open(launch, files)
+                return cannot(f"the working directory {shown(launch.cwd)}", error, "cannot be entered on this host")
+            opened = open_streams(launch, files)
             if isinstance(opened, NotStarted):
                 return opened
             found = find_command(launch.argv[0], launch.env.get(b"PATH", DEFAULT_PATH))
             if isinstance(found, NotStarted):
                 return found
             try:
-                pid = self._spawn(found, launch, opened)
+                pid = spawn(found, launch, opened)
             except OSError as error:
-                return _spawn_failure(error, found)
+                return spawn_failure(error, found)
             proc = read_proc(pid)
             starttime = proc.starttime if proc is not None else 0
             live = _Live(launch.key, launch.tag, pid, starttime, True)
@@ -105,47 +96,6 @@ class ProcessBackend:
             os.chdir("/")
             for fd in files:
                 os.close(fd)
-
-    def _open(self, launch: Launch, files: list[int]) -> tuple[int, int, int] | NotStarted:
-        """Open the three streams here, not in the child, so that the reason names the file that fails."""
-        targets: list[int] = []
-        plan = (
-            (launch.stdin or b"/dev/null", os.O_RDONLY, "standard input"),
-            (launch.stdout, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "the output file"),
-            (launch.stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "the error output file"),
-        )
-        for path, flags, what in plan:
-            if what == "the error output file" and path == launch.stdout:
-                targets.append(targets[1])
-                continue
-            try:
-                # O_NONBLOCK: a fifo without a partner must not hold us up
-                fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
-            except OSError as error:
-                return _cannot(f"{what} {_text(path)}", error, "cannot be opened")
-            files.append(fd)
-            mode = os.fstat(fd).st_mode
-            if stat.S_ISDIR(mode):
-                return NotStarted(f"{what} {_text(path)} is a directory", CANNOT_PREPARE)
-            os.set_blocking(fd, True)
-            targets.append(fd)
-        return targets[0], targets[1], targets[2]
-
-    def _spawn(self, path: bytes, launch: Launch, fds: tuple[int, int, int]) -> int:
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
-        argv = launch.argv
-        for _ in range(2):
-            try:
-                return os.posix_spawn(
-                    path, argv, launch.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
-                )
-            except OSError as error:
-                if error.errno == errno.ENOEXEC:
-                    # as execvp(3): a text file without #! is for the shell
-                    path, argv = b"/bin/sh", (b"/bin/sh", path, *launch.argv[1:])
-                    continue
-                raise
-        raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
 
     def _keep(self, live: _Live) -> None:
         self._live[live.key] = live
@@ -362,51 +312,6 @@ class ProcessBackend:
             live.peak = max(live.peak, memory)
             seen.append(Seen(key, memory))
         return seen
-
-
-def find_command(name: bytes, path: bytes) -> bytes | NotStarted:
-    """The file that a command means, relative to the current directory. NotStarted with 127 or 126 as a shell would say."""
-    if not name:
-        return NotStarted("the command is empty", NOT_FOUND)
-    found: bytes | None = None
-    for candidate in (name,) if b"/" in name else tuple(os.path.join(part or b".", name) for part in path.split(b":")):
-        try:
-            mode = os.stat(candidate).st_mode
-        except OSError:
-            continue
-        if stat.S_ISDIR(mode):
-            found = found or (candidate if b"/" in name else None)
-            continue
-        if os.access(candidate, os.X_OK):
-            return candidate
-        found = found or candidate
-    if found is None:
-        where = "" if b"/" in name else " in the PATH of the job"
-        return NotStarted(f"command not found{where}: {_text(name)}", NOT_FOUND)
-    if os.path.isdir(found):
-        return NotStarted(f"cannot be executed, it is a directory: {_text(found)}", CANNOT_EXECUTE)
-    return NotStarted(f"cannot be executed, permission denied: {_text(found)}", CANNOT_EXECUTE)
-
-
-def _spawn_failure(error: OSError, path: bytes) -> NotStarted:
-    if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        return NotStarted(f"no process could be made on this host: {error.strerror}")
-    if error.errno == errno.E2BIG:
-        return NotStarted("command and environment together are too long for this host's kernel", CANNOT_EXECUTE)
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return NotStarted(f"cannot be executed, the interpreter that it names is missing: {_text(path)}", CANNOT_EXECUTE)
-    return NotStarted(f"cannot be executed, {(error.strerror or str(error)).lower()}: {_text(path)}", CANNOT_EXECUTE)
-
-
-def _cannot(what: str, error: OSError, verb: str) -> NotStarted:
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        return NotStarted(f"{what} {verb}: {error.strerror}")
-    return NotStarted(f"{what} {verb}: {error.strerror}", CANNOT_PREPARE)
-
-
-def _text(path: bytes) -> str:
-    shown = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
-    return repr(shown) if not shown.isprintable() else shown[:200]
 
 
 def _renice(pid: int, nice: int) -> None:
