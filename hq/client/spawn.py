@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hq.client.connect import dial_unix, is_this_machine, read_access
 from hq.errors import UnavailableError
 from hq.kernel.files import make_private_dir
+from hq.model.runs import RUN_VARIABLES
 
 if TYPE_CHECKING:
     from hq.client.connect import Link
@@ -43,10 +44,12 @@ def remote_argv(config: ClientConfig) -> list[str]:
 
 def start(argv: list[str], what: str) -> None:
     """Run it and wait until it is up. Raises UnavailableError with what it printed."""
+    # started from within a job, it must not look like a process that the job left behind
+    environment = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
     # a file and not a pipe: a daemon that kept our pipe open would keep us waiting
     with tempfile.TemporaryFile() as heard:
         try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=heard, stderr=heard, start_new_session=True)
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=heard, stderr=heard, start_new_session=True, env=environment)
             code = process.wait(START_TIMEOUT)
         except OSError as error:
             raise UnavailableError(f"{what} cannot be started: {error}") from None

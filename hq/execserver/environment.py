@@ -26,13 +26,7 @@ import pwd
 
 from hq.model.ids import PLAIN
 from hq.model.job import JobSpec
-from hq.model.runs import StartOrder
-
-#: What hq sets for each run. A job submitted from within a job does not inherit them.
-RUN_VARIABLES = (
-    "HQ_JOB_ID", "HQ_TASK_ID", "HQ_ARRAY_INDEX", "HQ_ATTEMPT", "HQ_SLOTS", "HQ_SLOT_IDS", "HQ_HOST", "HQ_USER", "HQ_JOB_NAME",
-    "HQ_SUBMIT_DIR", "HQ_INSTANCE", "HQ_RUN",
-)  # fmt: skip
+from hq.model.runs import RUN_VARIABLES, StartOrder
 
 
 def parse_environment(data: bytes) -> dict[bytes, bytes]:

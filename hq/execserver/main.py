@@ -159,7 +159,7 @@ def _self_argv() -> list[str]:
 
 def _daemon_environment() -> dict[str, str]:
     """Ours, without what a job or a login left in it: a daemon with a run's tag would be taken for one of its processes."""
-    from hq.execserver.environment import RUN_VARIABLES
+    from hq.model.runs import RUN_VARIABLES
 
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     kept = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES and not name.startswith("SSH_")}

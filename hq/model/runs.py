@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from hq.model.ids import AttemptKey
 from hq.model.states import Outcome, RunKind
 
+#: What hq sets in the environment of each run. Neither a job nor a daemon that is started from within a job inherits them.
+RUN_VARIABLES = (
+    "HQ_JOB_ID", "HQ_TASK_ID", "HQ_ARRAY_INDEX", "HQ_ATTEMPT", "HQ_SLOTS", "HQ_SLOT_IDS", "HQ_HOST", "HQ_USER", "HQ_JOB_NAME",
+    "HQ_SUBMIT_DIR", "HQ_INSTANCE", "HQ_RUN",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
