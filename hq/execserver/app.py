@@ -338,6 +338,7 @@ class ExecServer:
                 self.log.error("the journal cannot be rewritten: %s", error)
 
     def flush(self, is_synced: bool = False) -> bool:
+        """Send what this tick has to say, in one envelope."""
         try:
             self.journal.flush(is_synced)
         except OSError as error:
