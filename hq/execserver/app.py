@@ -338,7 +338,7 @@ class ExecServer:
                 self.log.error("the journal cannot be rewritten: %s", error)
 
     def flush(self, is_synced: bool = False) -> bool:
-        """Send what this tick has to say, in one envelope."""
+        """Write the journal, to the disk with `is_synced`. False if it cannot be: what depends on it must not happen."""
         try:
             self.journal.flush(is_synced)
         except OSError as error:
