@@ -64,7 +64,9 @@ class MariaDB:
             "setpriv", "--pdeathsig", "KILL", *(("--reuid", self._user, "--clear-groups") if self._user else ()),
             program("mariadbd") or "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.directory}/sock",
             f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1",
-            f"--log-error={self.directory}/err.log", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",
+            f"--log-error={self.directory}/err.log",
+            # one that starts deletes the temporary tables it finds: those of another instance, in a directory they share
+            f"--tmpdir={self.directory}", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",
             "--key-buffer-size=1M", "--performance-schema=OFF", "--skip-name-resolve", "--max-connections=100",
             *(fast if self._is_fast else ()),
         )  # fmt: skip
