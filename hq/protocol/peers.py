@@ -39,11 +39,15 @@ class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):
 
 
 class PeerRefused(Message, frozen=True, kw_only=True, tag="peer.refused"):
-    """The peer may not come in: another user-server of the user is up (at `address`), a version too far away, a disabled user."""
+    """The peer may not come in: another user-server of the user is up (at `address`), a version too far away, a disabled user.
+
+    `may_change`: not for good; say hello again after a pause.
+    """
 
     sent_by: ClassVar = DOWN | USER
     reason: str
     address: str = ""
+    may_change: bool = False
 
 
 class PeerHeartbeat(Message, frozen=True, kw_only=True, tag="peer.heartbeat"):

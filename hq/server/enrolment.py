@@ -25,7 +25,7 @@ from hq.protocol.base import Message
 from hq.protocol.peers import KeyChallenged, KeyEnrol
 from hq.protocol.peers import KeyEnrolled as KeyEnrolledMessage
 from hq.server.enrolsocket import EnrolLine
-from hq.server.requests import STRANGER, Request
+from hq.server.requests import STRANGER, Request, disabled_text
 
 if TYPE_CHECKING:
     from hq.server.daemon import Server
@@ -138,7 +138,7 @@ def _check(server: Server, message: KeyEnrol, user: str) -> UserRecord:
     if found is None:
         raise NotAllowedError(f"{user} is not a user of this instance: ask its owner ('hq-admin adduser {user}')")
     if not found.is_enabled:
-        raise NotAllowedError(f"the user {user} is disabled: ask the owner of the instance ('hq-admin enableuser {user}')")
+        raise NotAllowedError(disabled_text(user))
     if message.role not in ROLES:
         raise RemoteError(f"a key for the role {message.role.value} is not registered here")
     if message.role is Role.ADMIN and not found.is_admin:

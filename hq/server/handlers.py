@@ -9,7 +9,7 @@ from hq.protocol.base import Message
 from hq.protocol.peers import HostLink, HostLoad, KeyEnrol, PeerAsk, PeerBye, PeerHeartbeat, PeerHello
 from hq.protocol.runs import BlobGet, RunReported, RunRoll
 from hq.server import enrolment, handlers_admin, handlers_jobs, handlers_peers, handlers_reads, handlers_runs
-from hq.server.requests import Caller, Request
+from hq.server.requests import Caller, Request, disabled_text
 
 if TYPE_CHECKING:
     from hq.server.daemon import Server
@@ -33,7 +33,7 @@ _FIRST_WORDS = (PeerHello, KeyEnrol, PeerAsk)
 def refusal(caller: Caller, message: Message) -> str | None:
     """Why this caller's message is not heard, although its role would allow it; None: it is."""
     if caller.user and not caller.is_enabled and not isinstance(message, (*_REPORTING, PeerHello)):
-        return f"the user {caller.user} is disabled: ask the owner of the instance ('hq-admin enableuser {caller.user}')"
+        return disabled_text(caller.user)
     if type(message) not in HANDLERS:
         return f"hq-server has nothing to do with {type(message).__struct_config__.tag}"
     return None

@@ -13,7 +13,7 @@ from hq.errors import RemoteError
 from hq.model.host import LoadSample
 from hq.protocol.base import PROTOCOL, Message
 from hq.protocol.peers import HostLink, HostLoad, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerWelcome
-from hq.server.requests import Request
+from hq.server.requests import Request, disabled_text
 from hq.server.sessions import SILENT_BEATS, Session
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
     if refusal:
         server.counts["refused"] += 1
         server.log.category("system").warning("user-server of %s on %s refused: %s", user, message.machine, refusal)
-        request.reply(PeerRefused(reason=refusal, address=address))
+        request.reply(PeerRefused(reason=refusal, address=address, may_change=not request.caller.is_enabled))
         return
     assert request.peer is not None
     boot = server.now.boot
@@ -58,7 +58,7 @@ def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str,
             f"install a version nearer to it"
         ), ""
     if not request.caller.is_enabled:
-        return f"the user {user} is disabled: ask the owner of the instance ('hq-admin enableuser {user}')", ""
+        return disabled_text(user), ""
     lease = SILENT_BEATS * server.timers.intervals()["heartbeat"]
     rival = server.sessions.rival(user, message.boot, server.now.boot, lease)
     if rival is not None:

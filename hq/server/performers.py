@@ -10,7 +10,7 @@ from hq.protocol.base import Message
 from hq.protocol.peers import HostsListed, PeerRefused
 from hq.protocol.runs import RunSignal, RunStart, RunStop
 from hq.server import probe
-from hq.server.requests import Request
+from hq.server.requests import Request, disabled_text
 
 if TYPE_CHECKING:
     from hq.server.daemon import Server
@@ -42,8 +42,18 @@ def perform(server: Server, actions: Sequence[Action]) -> None:
 def drop_key(server: Server, key: str) -> None:
     """Put out whoever came by this key."""
     for session in server.sessions.by_key(key):
-        server.outbox.tell(session.peer, PeerRefused(reason="this key was revoked, or its user was disabled or removed"))
-        server.end_session(session, "its key was revoked, or the user was disabled or removed")
+        reason = _why_out(server, session.user)
+        server.outbox.tell(session.peer, PeerRefused(reason=reason, may_change=True))
+        server.end_session(session, reason)
+
+
+def _why_out(server: Server, user: str) -> str:
+    record = server.cluster.user(user)
+    if record is None:
+        return f"the user {user} is no longer in the file users: ask the owner of the instance"
+    if not record.is_enabled:
+        return disabled_text(user)
+    return f"this key of {user} was revoked: ask the owner of the instance why, then move ~/.hq/{server.instance}/keys away for new ones"
 
 
 def _tell(server: Server, user: str, message: Message) -> None:

@@ -33,6 +33,11 @@ class Caller:
 STRANGER = Caller("", Role.STRANGER)
 
 
+def disabled_text(user: str) -> str:
+    """What a disabled user is told, everywhere the same."""
+    return f"the user {user} is disabled: ask the owner of the instance ('hq-admin enableuser {user}')"
+
+
 def _no_answer(value: object) -> Message | None:
     return None
 

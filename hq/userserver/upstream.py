@@ -256,9 +256,10 @@ class ServerLink:
             self._put_off(refusal)
 
     def _put_off(self, reason: str) -> None:
-        """Not let in for now: who waits is told why, at once, and it is tried again later."""
+        """Not let in for now: who waits is told why, at once, and it is tried again later, or when somebody asks."""
         self._log.warning("not let in by hq-server: %s", reason)
         self._was_enrolled = False
+        self._hello_id = 0
         self.reason = reason
         self.rule.put_off(self._now.boot, 30.0)
         for pending in self.requests.all():
@@ -266,6 +267,9 @@ class ServerLink:
             pending.content.on_answer(Problem(text=reason), True)
 
     def _refuse(self, message: PeerRefused) -> None:
+        if message.may_change:
+            self._put_off(message.reason)
+            return
         self._log.error("hq-server refused us: %s", message.reason)
         self.reason = message.reason
         self.rule.refused(self._now.boot)

@@ -282,6 +282,23 @@ def test_another_user_server_is_up(tmp_path: Path) -> None:
     assert rig.us.is_done and rig.us.exit_code == 1
 
 
+def test_a_user_who_was_disabled_is_told_so_and_goes_on_once_he_is_enabled(rig: Rig) -> None:
+    rig.tell(PeerRefused(reason="the user alice is disabled", may_change=True))
+    rig.move(3)
+    for is_enabled in (False, True):
+        client = rig.client()
+        rig.ask(client, JobQuery(selection=Selection(is_all=True)))
+        if is_enabled:
+            rig.welcome()
+            rig.reply(rig.take_request(JobQuery)[0], JobRows(rows=()))
+        else:
+            rig.reply(rig.take_request(PeerHello)[0], PeerRefused(reason="the user alice is disabled", may_change=True))
+        rig.tick()
+        assert client.answers() == [JobRows(rows=()) if is_enabled else Problem(text="the user alice is disabled")]
+        rig.move(3)
+    assert not rig.us.is_done
+
+
 def test_explain_adds_what_is_known_here(rig: Rig) -> None:
     rig.transport.trouble["n1"] = UnavailableError("Permission denied (publickey).")
     rig.tell(start("n1", order(1)))
