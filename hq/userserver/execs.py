@@ -40,6 +40,7 @@ from hq.userserver.connections import ExecConnections, OnAnswer
 from hq.userserver.hosts import HostMemory
 from hq.userserver.starter import Starter
 from hq.userserver.upstream import ServerLink
+from hq.userserver.waysback import WaysBack
 
 #: Own reports are told again after a welcome for so long (seconds).
 RETELL = 600.0
@@ -70,7 +71,7 @@ class ExecLinks:
         self._stops: dict[str, list[RunStop]] = {}
         self._given_back = GivenBack(RETELL)
         self._next_beat = 0.0
-        self._forwards: dict[str, int] = {}
+        self._ways_back = WaysBack()
         self._to_resume = memory.hosts()
         self._now = Now(0.0, 0.0)
 
@@ -202,9 +203,8 @@ class ExecLinks:
         self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
         self._came(host, peer)
         self._connections.reply(peer, request, self._welcome(host))
-        forward = self._forwards.pop(host, None)
-        if forward is not None and f"127.0.0.1:{forward}" not in message.route and host in self.hosts:
-            self._starter.release(self.hosts[host], self._released)
+        self._ways_back.came(host, message.route)
+        self._release(host)
 
     def _came(self, host: str, peer: Peer) -> None:
         self._connections.put(host, peer)
@@ -233,6 +233,7 @@ class ExecLinks:
         self._log.info("exec-server on %s stopped: %s", host, reason)
         self._connections.drop(host)
         self._ready.discard(host)
+        self._ways_back.left(host)
         self.links.left(host, reason)
         self.memory.remove(host)
         if self.waiting.keys(host) or self._stops.get(host):
@@ -351,8 +352,13 @@ class ExecLinks:
             return
         self._log.info("exec-server on %s: pid %s%s", host, started.pid, ", found running" if started.is_adopted else "")
         if started.forwarded_port is not None:
-            self._forwards[host] = started.forwarded_port
+            self._ways_back.opened(host, started.forwarded_port)
+            self._release(host)
         self.links.started(host, now.boot, note=started.note)
+
+    def _release(self, host: str) -> None:
+        if host in self.hosts and self._ways_back.take_unused(host):
+            self._starter.release(self.hosts[host], self._released)
 
     def _failed(self, host: str, reason: str, now: Now) -> None:
         self._log.warning("the exec-server on %s cannot be started: %s", host, reason)
