@@ -8,7 +8,7 @@ from collections import OrderedDict
 from hq.errors import SecurityError
 from hq.execserver.backends.base import CANNOT_PREPARE, Launch, NotStarted
 from hq.execserver.environment import parse_environment, plain_environment, run_environment
-from hq.execserver.paths import RunPaths, run_paths
+from hq.execserver.paths import RunPaths, output_directory, run_paths
 from hq.kernel.files import make_private_dir
 from hq.kernel.keys import Sealer, digest_of
 from hq.model.job import JobSpec
@@ -81,14 +81,16 @@ class Launcher:
             return NotStarted(f"its environment or script cannot be written on this host: {error.strerror}", CANNOT_PREPARE)
         paths = self.paths(spec, order)
         if paths.is_default:
+            where = output_directory(spec, order.job, self.home)
             try:
-                os.makedirs(os.path.join(os.fsencode(self.home), b"output", str(order.job).encode()), mode=0o700, exist_ok=True)
+                os.makedirs(where, mode=0o700, exist_ok=True)
             except OSError as error:
-                where = os.path.join(self.home, "output", str(order.job))
-                return NotStarted(f"the directory {where} for the output cannot be made: {error.strerror}", CANNOT_PREPARE)
+                return NotStarted(f"the directory {os.fsdecode(where)} for the output cannot be made: {error.strerror}", CANNOT_PREPARE)
         return Launch(
             key=order.key, tag=tag, argv=argv, env=run_environment(base, spec, order, self.host, tag), cwd=spec.cwd, umask=spec.umask,
             stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, nice=spec.nice, memory=spec.memory,
+            name=spec.name, slots=max(spec.slots, len(order.slots)), resources=spec.resources, time_limit=spec.time_limit, grace=spec.grace,
+            output_limit=spec.output_limit, output_action=spec.output_action,
         )  # fmt: skip
 
     def _argv(self, spec: JobSpec) -> tuple[bytes, ...]:

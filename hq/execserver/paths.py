@@ -40,8 +40,13 @@ def clean_value(text: str) -> bytes:
     return b"_" if kept in (".", "..") else kept.encode("utf-8", "surrogateescape")
 
 
+def output_directory(spec: JobSpec, job: int, home: str) -> bytes:
+    """Where output goes by default. The instance is part: two clusters of one user both have a job 1."""
+    return os.path.join(os.fsencode(home), spec.instance.encode(), b"output", str(job).encode())
+
+
 def run_paths(spec: JobSpec, key: TaskKey, host: str, home: str) -> RunPaths:
-    """The paths of a task. `home` is the user's HQ_HOME: without a template output goes to HOME/output/JOB/TASK.out and .err."""
+    """The paths of a task. `home` is the user's HQ_HOME: without a template output goes to TASK.out and .err in `output_directory`."""
     values = {
         b"job": str(key.job).encode(),
         b"task": str(key).encode(),
@@ -55,7 +60,7 @@ def run_paths(spec: JobSpec, key: TaskKey, host: str, home: str) -> RunPaths:
         return os.path.join(spec.cwd, _PLACE.sub(lambda found: values[found[1]], template)) if template else b""
 
     logfile = path(spec.logfile)
-    default = os.path.join(os.fsencode(home), b"output", values[b"job"], values[b"task"])
+    default = os.path.join(output_directory(spec, key.job, home), values[b"task"])
     stdout = path(spec.stdout) or logfile or default + b".out"
     stderr = path(spec.stderr) or logfile or default + b".err"
     is_default = not logfile and not (spec.stdout and spec.stderr)

@@ -60,7 +60,7 @@ def test_nobody_else_can_read_her_keys_output_or_the_servers_secrets(site: Site,
     home = Path(pwd.getpwnam("alice").pw_dir)
     secrets = [
         *(home / ".hq" / site.instance / "keys").iterdir(),
-        *(home / ".hq" / "output" / hers).iterdir(),
+        *(home / ".hq" / site.instance / "output" / hers).iterdir(),
         site.etc / "hq-db.cfg",
         *(site.folder / "site" / "var" / "keys").iterdir(),
     ]

@@ -122,7 +122,7 @@ def test_session_umask_signals_and_descriptors(site: ExecSite) -> None:
     glibc = 0x1_8000_0000  # its own two signals, which posix_spawn(3) leaves ignored
     assert all(int(line.split()[1], 16) & ~glibc == 0 for line in lines[4:6]), lines
     assert (site.work / "made").stat().st_mode & 0o777 == 0o640
-    assert (site.home / "output" / str(report.job) / f"{report.job}.out").stat().st_mode & 0o777 == 0o640
+    assert (site.home / site.instance / "output" / str(report.job) / f"{report.job}.out").stat().st_mode & 0o777 == 0o640
 
 
 def test_stdin_from_a_file_and_none(site: ExecSite) -> None:
@@ -237,7 +237,7 @@ def test_peak_memory_and_cpu_are_measured(site: ExecSite) -> None:
 def test_trim_keeps_head_and_tail(site: ExecSite) -> None:
     words = "echo FIRST; head -c 9000000 /dev/zero | tr '\\0' x; echo LAST; sleep 2.5; echo AFTER"
     report = site.run(words, output_limit=1 << 20)
-    path = site.home / "output" / str(report.job) / f"{report.job}.out"
+    path = site.home / site.instance / "output" / str(report.job) / f"{report.job}.out"
     data = path.read_bytes()
     assert report.outcome is Outcome.OK and "middle was cut out" in report.reason
     assert data.startswith(b"FIRST\n") and data.endswith(b"LAST\nAFTER\n")

@@ -238,7 +238,7 @@ class ExecSite:
 
     def output(self, job: int, suffix: str = "out") -> bytes:
         """What a plain job wrote to its default output file."""
-        return (self.home / "output" / str(job) / f"{job}.{suffix}").read_bytes()
+        return (self.home / self.instance / "output" / str(job) / f"{job}.{suffix}").read_bytes()
 
     def log_text(self) -> str:
         """The daemon's log and what it said on stderr."""

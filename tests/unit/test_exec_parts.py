@@ -48,7 +48,7 @@ def test_placeholders_and_values_that_would_leave_the_directory() -> None:
 
 def test_defaults_logfile_and_absolute_paths() -> None:
     paths = run_paths(spec(), TaskKey(12, 7), "alpha", "/home/.hq")
-    assert (paths.stdout, paths.stderr) == (b"/home/.hq/output/12/12_7.out", b"/home/.hq/output/12/12_7.err")
+    assert (paths.stdout, paths.stderr) == (b"/home/.hq/i/output/12/12_7.out", b"/home/.hq/i/output/12/12_7.err")
     assert paths.is_default and paths.of_stream("log") == b""
     log = run_paths(spec(logfile=b"l.log", stdout=b"/abs/o"), TaskKey(12), "alpha", "/h")
     assert (log.stdout, log.stderr, log.logfile) == (b"/abs/o", b"/work/l.log", b"/work/l.log")
