@@ -13,6 +13,7 @@ from hq.model.changes import Changes
 from hq.model.host import HostSpec, LoadSample
 from hq.model.ids import AttemptKey
 from hq.model.job import JobSpec, SignedSpec, Wishes
+from hq.model.rows import JobCounts
 from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import LinkState, Outcome
@@ -209,21 +210,10 @@ Event = (
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Where one job's tasks stand: by state, and `finished:OUTCOME`."""
-
-    id: int
-    tasks: dict[str, int]
-    is_finished: bool
-    exit_code: int | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """News for a watcher."""
 
-    jobs: tuple[Counts, ...]
+    jobs: tuple[JobCounts, ...]
     is_done: bool
 
 

@@ -8,7 +8,7 @@ from hq.core.jobs import LiveJob
 from hq.core.selecting import command_of, named_indices, named_jobs, passes
 from hq.core.state import State
 from hq.model.job import JobRecord, TaskRecord
-from hq.model.rows import HostRow, Row
+from hq.model.rows import GroupRow, HostRow, Row
 from hq.model.selection import Selection
 from hq.model.states import TaskState
 from hq.model.text import printable
@@ -159,8 +159,8 @@ def host_rows(cluster: State, user: str | None) -> list[HostRow]:
     return rows
 
 
-def group_rows(cluster: State, user: str, group: str | None) -> list[tuple[str, int, dict[str, int]]]:
-    """The user's groups with live jobs, or the one named: (group, live jobs, tasks by state)."""
+def group_rows(cluster: State, user: str, group: str | None) -> list[GroupRow]:
+    """The user's groups with live jobs, or the one named; live jobs only."""
     found: dict[str, tuple[int, dict[str, int]]] = {}
     for id in cluster.jobs_of.get(user, {}):
         job = cluster.jobs[id]
@@ -171,7 +171,7 @@ def group_rows(cluster: State, user: str, group: str | None) -> list[tuple[str, 
         for state, count in job.counts().items():
             tasks[state] = tasks.get(state, 0) + count
         found[name] = (jobs + 1, tasks)
-    return [(name, jobs, tasks) for name, (jobs, tasks) in sorted(found.items())]
+    return [GroupRow(name, jobs, tasks) for name, (jobs, tasks) in sorted(found.items())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

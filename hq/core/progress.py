@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hq.core.events import Counts, Progress, Watched
+from hq.core.events import Progress, Watched
 from hq.core.jobs import LiveJob
 from hq.core.selecting import NO_SUCH_JOB, named_jobs, passes, unknown_names
 from hq.core.state import State
 from hq.errors import RefusedError
+from hq.model.rows import JobCounts
 
 
 @dataclass(slots=True)
@@ -17,12 +18,12 @@ class _Watcher:
     jobs: set[int]
 
 
-def counts_of(job: LiveJob) -> Counts:
+def counts_of(job: LiveJob) -> JobCounts:
     """Where a job's tasks stand. `exit_code`: the worst of those that have finished (`hq.model.job.exit_code_of`)."""
     reason = job.last_reason
     if job.indices is None and job.tasks:
         reason = next(iter(job.tasks.values())).reason
-    return Counts(id=job.id, tasks=job.counts(), is_finished=job.is_over, exit_code=job.worst, reason=reason)
+    return JobCounts(id=job.id, tasks=job.counts(), is_finished=job.is_over, exit_code=job.worst, reason=reason)
 
 
 class Watchers:
@@ -58,7 +59,7 @@ class Watchers:
         """Send the news of this step."""
         if not self._by_job:
             return
-        news: dict[object, list[Counts]] = {}
+        news: dict[object, list[JobCounts]] = {}
         for id in sorted(state.touched & self._by_job.keys()):
             job = state.jobs.get(id) or state.ended[id]
             counts = counts_of(job)

@@ -7,7 +7,6 @@ UnavailableError or DatabaseError.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -21,7 +20,7 @@ from hq.model.changes import AuditRecord
 from hq.model.host import LoadSample
 from hq.model.ids import PLAIN, TaskKey
 from hq.model.job import JobRecord, TaskRecord, exit_code_of
-from hq.model.rows import Row
+from hq.model.rows import GroupRow, JobCounts, Moment, Row
 from hq.model.selection import Selection
 from hq.model.states import Outcome, TaskState
 from hq.model.text import printable
@@ -31,38 +30,6 @@ CHUNK = 200
 
 _OUTCOMES = msgspec.json.Decoder(dict[str, int])
 _FINISHED = TaskState.FINISHED.value
-
-
-@dataclass(frozen=True, slots=True)
-class EndedCounts:
-    """Where the tasks of a job that has ended stand: `finished`, and `finished:OUTCOME`. `exit_code` as a waiting command returns it."""
-
-    id: int
-    tasks: dict[str, int]
-    is_finished: bool
-    exit_code: int | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryMoment:
-    """A state that a task entered."""
-
-    at: float
-    task: str
-    attempt: int
-    state: str
-    host: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndedGroup:
-    """A group's jobs that have ended, and their tasks by state."""
-
-    group: str
-    jobs: int
-    tasks: dict[str, int]
 
 
 def _by_state(outcomes: str) -> dict[str, int]:
@@ -253,11 +220,11 @@ def _row_without_task(row: Any, key: TaskKey) -> Row:
 # --- one job ---
 
 
-def ended_counts(engine: Engine, ids: Iterable[int], user: str | None) -> dict[int, EndedCounts]:
+def ended_counts(engine: Engine, ids: Iterable[int], user: str | None) -> dict[int, JobCounts]:
     """How those of the jobs that have ended came out, by id."""
     wanted = list(ids)
     c = job_history.c
-    found: dict[int, EndedCounts] = {}
+    found: dict[int, JobCounts] = {}
     with reached(engine), engine.connect() as connection:
         for start in range(0, len(wanted), 1000):
             query = select(c.id, c.user, c.is_array, c.outcome, c.exit_code, c.signal_number, c.reason, c.outcomes).where(
@@ -265,7 +232,7 @@ def ended_counts(engine: Engine, ids: Iterable[int], user: str | None) -> dict[i
             )
             for row in connection.execute(query):
                 code = row.exit_code if row.is_array else exit_code_of(Outcome(row.outcome), row.exit_code, row.signal_number)
-                found[row.id] = EndedCounts(row.id, _by_state(row.outcomes), True, code, printable(row.reason))
+                found[row.id] = JobCounts(row.id, _by_state(row.outcomes), True, code, printable(row.reason))
     return found
 
 
@@ -289,13 +256,13 @@ def find_ended(engine: Engine, key: TaskKey) -> tuple[JobRecord, TaskRecord | No
         return None if live is None else (convert.job_record(live), task)
 
 
-def history(engine: Engine, id: int, index: int | None, limit: int = 1000) -> list[HistoryMoment]:
+def history(engine: Engine, id: int, index: int | None, limit: int = 1000) -> list[Moment]:
     """The last states that a job's tasks (or one of them) entered, oldest first."""
     c = task_event.c
     query = select(task_event).where(c.job == id, *([] if index is None else [c.idx == index])).order_by(c.id.desc()).limit(limit)
     with reached(engine), engine.connect() as connection:
         rows = connection.execute(query).all()
-    return [HistoryMoment(row.at, str(TaskKey(row.job, row.idx)), row.attempt, row.state, row.host, printable(row.reason)) for row in reversed(rows)]
+    return [Moment(row.at, str(TaskKey(row.job, row.idx)), row.attempt, row.state, row.host, printable(row.reason)) for row in reversed(rows)]
 
 
 def last_job(engine: Engine, user: str | None) -> int | None:
@@ -311,7 +278,7 @@ def last_job(engine: Engine, user: str | None) -> int | None:
 # --- groups, audit, loads ---
 
 
-def group_rows(engine: Engine, user: str, group: str | None) -> list[EndedGroup]:
+def group_rows(engine: Engine, user: str, group: str | None) -> list[GroupRow]:
     """The user's groups of ended jobs (or the one named), by name. Jobs without a group are left out."""
     c = job_history.c
     condition = c.group_name != "" if group is None else c.group_name == group
@@ -324,7 +291,7 @@ def group_rows(engine: Engine, user: str, group: str | None) -> list[EndedGroup]
             mine = tasks.setdefault(name, {})
             for state, number in _by_state(outcomes).items():
                 mine[state] = mine.get(state, 0) + number * count
-    return [EndedGroup(name, jobs[name], tasks[name]) for name in sorted(jobs)]
+    return [GroupRow(name, jobs[name], tasks[name]) for name in sorted(jobs)]
 
 
 def audit_rows(engine: Engine, owner: str | None, limit: int = 1000) -> list[AuditRecord]:

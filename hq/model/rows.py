@@ -66,3 +66,36 @@ class HostRow:
     info: str
     reason: str = ""
     link: str = ""  # for a user's listing: how his own exec-server there stands
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """Where the tasks of one job stand: counts by state, and `finished:OUTCOME`. `exit_code`: the worst of its finished tasks
+    (`hq.model.job.exit_code_of`), None before one has finished."""
+
+    id: int
+    tasks: dict[str, int]
+    is_finished: bool
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A group of one user: how many jobs, and tasks by state."""
+
+    group: str
+    jobs: int
+    tasks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One line of a task's history: the state that it entered, when (Unix time), where and why."""
+
+    at: float
+    task: str
+    attempt: int
+    state: str
+    host: str
+    reason: str

@@ -7,7 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from hq.model.job import DEFAULT_GRACE, DEFAULT_OUTPUT_LIMIT, SignedSpec, Wishes
-from hq.model.rows import Row
+from hq.model.rows import GroupRow, JobCounts, Moment, Row
 from hq.model.selection import Selection
 from hq.model.states import OutputAction
 from hq.protocol.base import ADMIN, CLIENT, DOWN, EXEC, USER, Message
@@ -145,17 +145,6 @@ class JobShow(Message, frozen=True, kw_only=True, tag="job.show"):
     task: str
 
 
-class Moment(msgspec.Struct, frozen=True):
-    """One line of a task's history."""
-
-    at: float
-    task: str
-    attempt: int
-    state: str
-    host: str
-    reason: str
-
-
 class JobShown(Message, frozen=True, kw_only=True, tag="job.shown"):
     """Answer to job.show: the row, the facts of the request in order, and the history."""
 
@@ -196,16 +185,6 @@ class JobUnwatch(Message, frozen=True, kw_only=True, tag="job.unwatch"):
     request: int
 
 
-class JobCounts(msgspec.Struct, frozen=True):
-    """Where the tasks of one job stand: counts by state, and `finished:OUTCOME`. `exit_code`: the worst of its finished tasks (128+n for signal n)."""
-
-    id: int
-    tasks: dict[str, int]
-    is_finished: bool
-    exit_code: int | None = None
-    reason: str = ""
-
-
 class JobProgress(Message, frozen=True, kw_only=True, tag="job.progress"):
     """News of watched jobs. `is_done`: all have finished, nothing more comes."""
 
@@ -220,14 +199,6 @@ class GroupQuery(Message, frozen=True, kw_only=True, tag="group.query"):
     sent_by: ClassVar = CLIENT | USER
     answered_by: ClassVar = ("group.rows", "problem")
     group: str | None = None
-
-
-class GroupRow(msgspec.Struct, frozen=True):
-    """A group: how many jobs, and tasks by state."""
-
-    group: str
-    jobs: int
-    tasks: dict[str, int]
 
 
 class GroupRows(Message, frozen=True, kw_only=True, tag="group.rows"):

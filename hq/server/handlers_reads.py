@@ -13,14 +13,13 @@ from hq.db import queries
 from hq.errors import InputError, NotAllowedError, RefusedError
 from hq.model.ids import PLAIN, TaskKey, parse_task_key
 from hq.model.job import JobRecord, TaskRecord
-from hq.model.rows import Row
+from hq.model.rows import GroupRow, Row
 from hq.model.selection import Selection
 from hq.model.states import TaskState
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.jobs import (
     GroupQuery,
-    GroupRow,
     GroupRows,
     JobExplain,
     JobExplained,
@@ -30,7 +29,6 @@ from hq.protocol.jobs import (
     JobShown,
     LogLocate,
     LogLocated,
-    Moment,
 )
 from hq.protocol.peers import HostQuery, HostRows
 from hq.server import facts
@@ -148,20 +146,11 @@ def show(server: Server, request: Request, message: JobShow) -> None:
             row = rows[0]
             about = facts.job_facts(job, task, is_owner=job.user == request.caller.user)
             server.ask(request, lambda: queries.history(server.store.engine, key.job, key.index if is_task else None),
-                       lambda moments: request.reply(JobShown(row=row, facts=about, history=tuple(map(_moment, moments)))))  # fmt: skip
+                       lambda moments: request.reply(JobShown(row=row, facts=about, history=tuple(moments))))  # fmt: skip
 
         list_rows(server, request, selection, user, by_task=is_task, limit=1, then=with_row)
 
     find(server, request, message.task, user, then)
-
-
-def _moment(found: Any) -> Moment:
-    if isinstance(found, Moment):
-        return found
-    if isinstance(found, tuple):
-        at, job, index, attempt, state, host, reason = found
-        return Moment(at=at, task=str(TaskKey(job, index)), attempt=attempt, state=state, host=host, reason=reason)
-    return Moment(at=found.at, task=str(found.task), attempt=found.attempt, state=found.state, host=found.host, reason=found.reason)
 
 
 def why(server: Server, request: Request, message: JobExplain) -> None:
@@ -190,11 +179,11 @@ def groups(server: Server, request: Request, message: GroupQuery) -> None:
     user = request.caller.user
 
     def settled() -> None:
-        live = [_group(row) for row in listing.group_rows(server.cluster, user, message.group)]
+        live = listing.group_rows(server.cluster, user, message.group)
 
-        def take(ended: Any) -> None:
+        def take(ended: list[GroupRow]) -> None:
             rows: dict[str, GroupRow] = {}
-            for row in [*live, *map(_group, ended)]:
+            for row in [*live, *ended]:
                 before = rows.get(row.group)
                 if before is not None:
                     tasks = dict(before.tasks)
@@ -210,13 +199,6 @@ def groups(server: Server, request: Request, message: GroupQuery) -> None:
         server.ask(request, lambda: queries.group_rows(server.store.engine, user, message.group), take)
 
     server.when_settled(request, settled)
-
-
-def _group(found: Any) -> GroupRow:
-    if isinstance(found, tuple):
-        group, jobs, tasks = found
-        return GroupRow(group=group, jobs=jobs, tasks=dict(tasks))
-    return GroupRow(group=found.group, jobs=found.jobs, tasks=dict(found.tasks))
 
 
 def locate(server: Server, request: Request, message: LogLocate) -> None:

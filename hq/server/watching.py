@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hq.core.events import Counts, Progress, Unwatched, Watched
+from hq.core.events import Progress, Unwatched, Watched
 from hq.db import queries
 from hq.errors import HqError, InputError, RefusedError
+from hq.model.rows import JobCounts
 from hq.model.selection import Selection
 from hq.protocol.base import Message
-from hq.protocol.jobs import JobCounts, JobProgress
+from hq.protocol.jobs import JobProgress
 from hq.server.requests import Request
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _look(server: Server, request: Request, selection: Selection, attempt: int) 
         _watch(server, request, selection, narrowed, (), attempt)
         return
 
-    def take(found: dict[int, Any]) -> None:
+    def take(found: dict[int, JobCounts]) -> None:
         for each in gone:
             if each not in found and each in singles:
                 raise RefusedError(f"there is no job {each} of yours")
@@ -55,17 +56,13 @@ def _look(server: Server, request: Request, selection: Selection, attempt: int) 
         elif not ended:
             raise RefusedError("there are no such jobs of yours")
         else:
-            request.reply(JobProgress(jobs=tuple(map(_message, ended)), is_done=True))
+            request.reply(JobProgress(jobs=ended, is_done=True))
 
     server.ask(request, lambda: queries.ended_counts(server.store.engine, gone, user), take)
 
 
-def _message(counts: Counts | Any) -> JobCounts:
-    return JobCounts(id=counts.id, tasks=dict(counts.tasks), is_finished=counts.is_finished, exit_code=counts.exit_code, reason=counts.reason)
-
-
 def _watch(
-    server: Server, request: Request, asked: Selection, selection: Selection, ended: tuple[Any, ...], attempt: int
+    server: Server, request: Request, asked: Selection, selection: Selection, ended: tuple[JobCounts, ...], attempt: int
 ) -> None:
     """Let the core tell about `selection`, the part of what was asked that is live. `ended` goes with its first word."""
     user = request.caller.user
@@ -87,7 +84,7 @@ def _watch(
             request.fail(value)
             return None
         assert isinstance(value, Progress)
-        jobs = tuple(map(_message, [*(ended if is_first else ()), *value.jobs]))
+        jobs = (*(ended if is_first else ()), *value.jobs)
         is_first.clear()
         if value.is_done:
             _leave()

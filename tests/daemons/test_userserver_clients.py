@@ -11,14 +11,13 @@ import pytest
 from hq.errors import UnavailableError
 from hq.kernel.keys import Sealer, Verifier
 from hq.model.ids import AttemptKey
-from hq.model.rows import Row
+from hq.model.rows import JobCounts, Row
 from hq.model.selection import Selection
 from hq.protocol.base import Problem
 from hq.protocol.codec import MAX_FRAME, envelope
 from hq.protocol.jobs import (
     JobAct,
     JobAsk,
-    JobCounts,
     JobExplain,
     JobExplained,
     JobProgress,

@@ -14,16 +14,15 @@ import pytest
 from hq.client import commands
 from hq.client.verbs import BY_NAME, VERBS
 from hq.model.ids import TaskKey
+from hq.model.rows import GroupRow, JobCounts, Moment
 from hq.model.selection import Selection
 from hq.protocol.base import Message, Problem
 from hq.protocol.jobs import (
     ActResult,
     GroupQuery,
-    GroupRow,
     GroupRows,
     JobAct,
     JobActed,
-    JobCounts,
     JobExplain,
     JobExplained,
     JobProgress,
@@ -34,7 +33,6 @@ from hq.protocol.jobs import (
     JobWatch,
     LogData,
     LogRead,
-    Moment,
 )  # fmt: skip
 from hq.protocol.peers import CheckStep, HostCheck, HostChecked, HostQuery, HostRows, PeerAsk, PeerBye, PeerFacts, PeerShutdown
 from tests.support.fakeuserserver import FakeUserServer, Stage, host, row, stage

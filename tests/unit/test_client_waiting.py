@@ -12,9 +12,10 @@ import pytest
 from hq.client import commands, progress, waiting
 from hq.client.connect import Session
 from hq.client.waiting import exit_code_of, wait_for
+from hq.model.rows import JobCounts
 from hq.model.selection import Selection
 from hq.protocol.base import Message
-from hq.protocol.jobs import JobCounts, JobProgress, JobWatch
+from hq.protocol.jobs import JobProgress, JobWatch
 from tests.support.fakeuserserver import Stage, stage
 
 

@@ -345,7 +345,7 @@ def test_selections_filter_by_state_group_and_text() -> None:
 def test_groups_users_hosts_and_facts() -> None:
     world = World([host("n1", 2), host("n2", 1)])
     world.submit(wishes=Wishes(group="g"), indices="1-5")
-    assert listing.group_rows(world.cluster, "alice", None) == [("g", 1, {"starting": 3, "waiting": 2})]
+    assert listing.group_rows(world.cluster, "alice", None) == [GroupRow("g", 1, {"starting": 3, "waiting": 2})]
     alice = next(row for row in listing.user_rows(world.cluster) if row.record.name == "alice")
     assert (alice.is_present, alice.jobs, alice.placed, alice.waiting) == (True, 1, 3, 2)
     world.link("n1", LinkState.ALIVE)

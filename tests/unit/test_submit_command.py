@@ -14,8 +14,9 @@ import pytest
 
 from hq.client import submit
 from hq.client.submit import batches, ids_text
+from hq.model.rows import JobCounts
 from hq.protocol.base import Message, Problem
-from hq.protocol.jobs import JobAsk, JobCounts, JobProgress, JobSubmitted, JobWatch, SubmittedItem
+from hq.protocol.jobs import JobAsk, JobProgress, JobSubmitted, JobWatch, SubmittedItem
 from hq.protocol.peers import PeerAsk, PeerFacts
 from tests.support.fakeuserserver import Answer, FakeUserServer, Stage, accept_all, stage
 
