@@ -21,6 +21,7 @@ from hq.core.explain import explain
 from hq.model.host import LoadSample
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import Wishes
+from hq.model.rows import GroupRow
 from hq.model.selection import Selection
 from hq.model.states import LinkState, Outcome, RunKind
 from hq.model.user import KeyRecord, Role, UserRecord
