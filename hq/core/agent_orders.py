@@ -158,6 +158,15 @@ def never_started(runs: Iterable[AttemptKey], at: float, reason: str) -> tuple[R
     )
 
 
+def refused_here(refused: Mapping[AttemptKey, str], at: float) -> tuple[RunReport, ...]:
+    """Reports of attempts that the user-server's ledger does not let start, here or anywhere, with the reasons."""
+    return tuple(
+        RunReport(job=key.job, index=key.index, attempt=key.attempt, kind=RunKind.NEVER_STARTED, at=at, outcome=Outcome.REFUSED,
+                  reason=f"your user-server's ledger does not let it start: {why}")
+        for key, why in refused.items()
+    )  # fmt: skip
+
+
 def stopped_here(runs: Iterable[AttemptKey], at: float, outcome: Outcome, reason: str) -> tuple[RunReport, ...]:
     """Reports for attempts whose run.stop found them still waiting here: never started, with what the stop wanted them to become."""
     return tuple(

@@ -40,6 +40,8 @@ def reported(state: State, event: RunsReported) -> None:
                 task = _started(state, job, task, report, event.skew)
             if task.state is TaskState.RUNNING:
                 state.move(job, replace(task, state=TaskState.SUSPENDED, since=state.now, reason=report.reason or task.reason))
+        elif report.kind is RunKind.WAITS:
+            _waits(state, job, task, report)
         elif report.kind is RunKind.RESUMED and task.state is TaskState.SUSPENDED:
             state.move(job, replace(task, state=TaskState.RUNNING, since=state.now))
 
@@ -53,10 +55,19 @@ def _started(state: State, job: LiveJob, task: TaskRecord, report: RunReport, sk
         return task
     state.never_started.pop(task.key, None)
     started = (report.at if report.started is None else report.started) + skew
-    reason = task.reason if task.outcome is not None else ""
+    reason = task.reason if task.outcome is not None else report.reason
     task = replace(task, state=TaskState.RUNNING, since=state.now, started=started, pid=report.pid, reason=reason)
     state.move(job, task)
     return task
+
+
+def _waits(state: State, job: LiveJob, task: TaskRecord, report: RunReport) -> None:
+    """The state stays, its reason is another. Not a moment of the task's history: a batch system has many reasons in a night."""
+    if task.state in (TaskState.STARTING, TaskState.RUNNING) and task.outcome is None and task.reason != report.reason:
+        task = replace(task, reason=report.reason)
+        job.tasks[task.index] = task
+        state.changes.tasks[task.key] = task
+        state.touched.add(task.job)
 
 
 def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew: float) -> None:
@@ -100,6 +111,9 @@ def _never_started(state: State, job: LiveJob, task: TaskRecord, report: RunRepo
         return
     if task.outcome is Outcome.LOST:
         wait_again(state, job, task, task.reason)
+        return
+    if report.outcome is Outcome.REFUSED:
+        finish(state, job, task, Outcome.REFUSED, report.reason)  # its owner's user-server never will
         return
     count = state.never_started.get(task.key, 0) + 1
     if count >= MAX_NEVER_STARTED:

@@ -29,6 +29,7 @@ from hq.userserver.execs import ExecLinks
 from hq.userserver.hosts import HostMemory, Routes
 from hq.userserver.keepalive import Keepalive, carry_out
 from hq.userserver.keyring import ExecKeys, load_keyring
+from hq.userserver.ledger import LedgerFile
 from hq.userserver.server import UserServer
 from hq.userserver.starter import Starter
 from hq.userserver.submit import Preparer, is_in_container
@@ -148,7 +149,7 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     )  # fmt: skip
     execs = ExecLinks(
         port=port, starter=starter, memory=memory, log=log.category("hosts"), seed=secrets.randbits(32), heartbeat=EXEC_HEARTBEAT,
-        on_ended=lambda tasks: server.on_ended(tasks),
+        ledger=LedgerFile(os.path.join(run_dir, "ledger"), log.category("ledger"), now), on_ended=lambda tasks: server.on_ended(tasks),
     )  # fmt: skip
     door = Door(log.category("clients"), uid)
     keepalive = keepalive_of(config)

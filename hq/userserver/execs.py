@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from hq.core.agent import Links
-from hq.core.agent_orders import GivenBack, LiveRuns, WaitingOrders, never_started, stopped_here
+from hq.core.agent_orders import GivenBack, LiveRuns, WaitingOrders, never_started, refused_here, stopped_here
 from hq.errors import HqError
 from hq.kernel.bus import Peer, Port
 from hq.kernel.clock import Now
@@ -24,23 +24,14 @@ from hq.model.runs import RunReport
 from hq.model.states import LinkState
 from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.peers import CheckStep, HostLink, HostLoad, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
-from hq.protocol.runs import (
-    BlobGet,
-    ExecHello,
-    ExecWelcome,
-    RunRecorded,
-    RunReported,
-    RunRoll,
-    RunSignal,
-    RunStart,
-    RunStop,
-)  # fmt: skip
+from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
 from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer
+from hq.userserver.dialling import Dialling
 from hq.userserver.hosts import HostMemory
+from hq.userserver.ledger import LedgerFile
 from hq.userserver.starter import Starter
 from hq.userserver.upstream import ServerLink
-from hq.userserver.waysback import WaysBack
 
 #: Own reports are told again after a welcome for so long (seconds).
 RETELL = 600.0
@@ -54,7 +45,7 @@ class ExecLinks:
 
     def __init__(
         self, *, port: Port, starter: Starter, memory: HostMemory, log: logging.Logger, seed: int, heartbeat: float,
-        on_ended: Callable[[list[TaskKey]], None],
+        ledger: LedgerFile, on_ended: Callable[[list[TaskKey]], None],
     ) -> None:  # fmt: skip
         self.links = Links(seed, heartbeat=heartbeat, hello_patience=HELLO_PATIENCE)
         self.waiting = WaitingOrders()
@@ -67,11 +58,13 @@ class ExecLinks:
         self._log = log
         self._heartbeat = heartbeat
         self._on_ended = on_ended
+        self.ledger = ledger
+        self._unwritten: list[RunStart] = []  # orders that came while the ledger could not be written
         self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
         self._stops: dict[str, list[RunStop]] = {}
         self._given_back = GivenBack(RETELL)
         self._next_beat = 0.0
-        self._ways_back = WaysBack()
+        self._dialling = Dialling(self.links, starter, memory, log, lambda host: host in self._connections or bool(self.live.count(host)))
         self._to_resume = memory.hosts()
         self._now = Now(0.0, 0.0)
 
@@ -79,7 +72,7 @@ class ExecLinks:
 
     def set_hosts(self, hosts: Iterable[HostSpec]) -> None:
         """The hosts as hq-server lists them. Those that are gone are not tried any more."""
-        self.hosts = {host.name: host for host in hosts}
+        self.hosts = self._dialling.hosts = {host.name: host for host in hosts}
         for name, link in list(self.links):
             if name not in self.hosts and link.state is not LinkState.ALIVE:
                 self._give_back(name, f"the host {name} is not in the cluster any more")
@@ -110,8 +103,15 @@ class ExecLinks:
         if back or any(self.live.is_overtaken(order.key) for order in orders):
             orders = tuple(order for order in orders if order.key not in self._given_back and not self.live.is_overtaken(order.key))
             message = msgspec.structs.replace(message, orders=orders)
+        verdict = self.ledger.admit(message.specs, orders)
+        if not verdict.is_kept:
+            self._unwritten.append(message)
+            return
+        self._report_own(host, refused_here(verdict.refused, self._now.wall))
+        orders = verdict.orders
         if not orders:
             return
+        message = msgspec.structs.replace(message, orders=orders)
         for other, older in self.live.send(host, orders):
             # hq-server gave that one up; it must not go on beside the new one
             self.stop(RunStop(host=other, runs=(older,), reason="replaced by a newer attempt"))
@@ -129,6 +129,7 @@ class ExecLinks:
     def stop(self, message: RunStop) -> None:
         """Stops: of attempts that wait here at once, the others at their exec-server, as soon as it can be reached."""
         host = message.host
+        self.ledger.stopped(message.runs)
         removed = self.waiting.remove(host, message.runs)
         if removed:
             self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
@@ -172,6 +173,7 @@ class ExecLinks:
         if re:
             self._connections.answered(host, re, message)
         elif isinstance(message, RunReported):
+            self.ledger.reported(message.reports)
             self._on_ended(self.live.report(host, message.reports))
             self.upstream.tell(self._bound(host, message))
         elif isinstance(message, RunRoll):
@@ -203,8 +205,7 @@ class ExecLinks:
         self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
         self._came(host, peer)
         self._connections.reply(peer, request, self._welcome(host))
-        self._ways_back.came(host, message.route)
-        self._release(host)
+        self._dialling.came(host, message.route)
 
     def _came(self, host: str, peer: Peer) -> None:
         self._connections.put(host, peer)
@@ -233,7 +234,7 @@ class ExecLinks:
         self._log.info("exec-server on %s stopped: %s", host, reason)
         self._connections.drop(host)
         self._ready.discard(host)
-        self._ways_back.left(host)
+        self._dialling.left(host)
         self.links.left(host, reason)
         self.memory.remove(host)
         if self.waiting.keys(host) or self._stops.get(host):
@@ -275,8 +276,13 @@ class ExecLinks:
     def tick(self, now: Now) -> None:
         """Start what is due, note what is silent, tell hq-server how the links stand."""
         self._now = now
+        self.ledger.tick(now)
+        if self._unwritten and not self.ledger.trouble:
+            unwritten, self._unwritten = self._unwritten, []
+            for message in unwritten:
+                self.start(message)
         for host in self.links.due(now.boot):
-            self._dial(host)
+            self._dialling.dial(host, now)
         for host in list(self._ready):
             if not self.links.is_alive(host):
                 self._ready.discard(host)
@@ -300,7 +306,7 @@ class ExecLinks:
 
     def wake(self) -> float | None:
         """When to tick again at the latest."""
-        moments = (self._connections.wake(), self.links.wake(), self._next_beat if len(self._connections) else None)
+        moments = (self._connections.wake(), self.links.wake(), self.ledger.wake(), self._next_beat if len(self._connections) else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def set_now(self, now: Now) -> None:
@@ -324,6 +330,7 @@ class ExecLinks:
         """Give up: exec-servers and their runs go on."""
         self._connections.close()
         self._starter.close()
+        self.ledger.close()
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -331,41 +338,6 @@ class ExecLinks:
         spec = self.hosts.get(host)
         if spec is not None:
             self.links.want(host, self._now.boot, is_near=spec.transport == "local")
-
-    def _dial(self, host: str) -> None:
-        spec = self.hosts.get(host)
-        if spec is None:
-            self.links.failed(host, f"there is no host {host} in the cluster", self._now.boot)
-            return
-        self.memory.add(host)
-        self._log.info("starting the exec-server on %s (%s)", host, spec.transport)
-        try:
-            self._starter.start(spec, lambda value, error, now: self._dialled(host, value, error, now))
-        except (HqError, OSError) as error:
-            self._failed(host, str(error), self._now)
-
-    def _dialled(self, host: str, started: Any, error: BaseException | None, now: Now) -> None:
-        if error is not None:
-            if not isinstance(error, HqError):
-                self._log.error("starting the exec-server on %s failed", host, exc_info=error)
-            self._failed(host, str(error), now)
-            return
-        self._log.info("exec-server on %s: pid %s%s", host, started.pid, ", found running" if started.is_adopted else "")
-        if started.forwarded_port is not None:
-            self._ways_back.opened(host, started.forwarded_port)
-            self._release(host)
-        self.links.started(host, now.boot, note=started.note)
-
-    def _release(self, host: str) -> None:
-        if host in self.hosts and self._ways_back.take_unused(host):
-            self._starter.release(self.hosts[host], self._released)
-
-    def _failed(self, host: str, reason: str, now: Now) -> None:
-        self._log.warning("the exec-server on %s cannot be started: %s", host, reason)
-        is_new = host not in self._connections and not self.live.count(host)
-        self.links.failed(host, reason, now.boot)
-        if is_new:
-            self.memory.remove(host)
 
     def _give_back(self, host: str, reason: str) -> None:
         """Orders that wait for `host` will not be delivered: hq-server may place them elsewhere."""
@@ -383,13 +355,10 @@ class ExecLinks:
 
     def _report_own(self, host: str, reports: tuple[RunReport, ...]) -> None:
         if reports:
+            self.ledger.reported(reports)
             self.live.report(host, reports)
             self._given_back.add(host, reports, self._now.boot)
             self._report(host, reports)
 
     def _report(self, host: str, reports: tuple[RunReport, ...]) -> None:
         self.upstream.tell(RunReported(host=host, sequence=0, sent=self._now.wall, reports=reports))
-
-    def _released(self, value: Any, error: BaseException | None, now: Now) -> None:
-        if error is not None:
-            self._log.info("closing a connection: %s", error)

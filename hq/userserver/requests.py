@@ -20,6 +20,7 @@ from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.jobs import (
     GroupQuery,
     JobAct,
+    JobActed,
     JobAsk,
     JobExplain,
     JobExplained,
@@ -66,8 +67,13 @@ def _forward(server: UserServer, asker: Asker, message: Message, *, is_repeatabl
 
 
 def _act(server: UserServer, asker: Asker, message: JobAct) -> None:
+    def answered(answer: Message, is_last: bool) -> None:
+        if isinstance(answer, JobActed) and message.action in ("requeue", "resolve"):
+            server.execs.ledger.granted(message.selection, [result.id for result in answer.results if result.is_done])
+        asker.answer(answer)
+
     # a signal or a requeue that is done twice is not the same as once
-    _forward(server, asker, message, is_repeatable=message.action not in ("signal", "requeue"))
+    server.upstream.ask(message, answered, is_repeatable=message.action not in ("signal", "requeue"))
 
 
 def _watch(server: UserServer, asker: Asker, message: JobWatch) -> None:

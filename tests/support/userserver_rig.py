@@ -28,6 +28,7 @@ from hq.userserver.enrol import KeyEnroller
 from hq.userserver.execs import ExecLinks
 from hq.userserver.hosts import HostMemory, Routes
 from hq.userserver.keyring import ExecKeys, load_keyring
+from hq.userserver.ledger import LedgerFile
 from hq.userserver.server import UserServer
 from hq.userserver.starter import Starter
 from hq.userserver.submit import Preparer
@@ -153,6 +154,7 @@ class Rig:
             memory=memory, instance=INSTANCE, user="alice", heartbeat=HEARTBEAT,
         )  # fmt: skip
         self.links = ExecLinks(port=self.port, starter=starter, memory=memory, log=self.log, seed=1, heartbeat=HEARTBEAT,
+                               ledger=LedgerFile(os.path.join(os.path.dirname(memory_path), "ledger"), self.log, now),
                                on_ended=lambda tasks: self.us.on_ended(tasks))  # fmt: skip
         self.enroller = KeyEnroller(
             keyring=self.keyring, user="alice", enrol_socket="", homes=(str(self.home), str(self.home / INSTANCE)),

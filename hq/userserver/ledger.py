@@ -1,0 +1,315 @@
+"""The ledger on the disk: which tasks were started how often, append-only, replayed at the start of a user-server.
+
+A line is written before the order that it speaks of is relayed, so that KILL loses none. It reaches the disk within a second: only a
+power cut here *and* a hq-server that asks for what it must not could then repeat a start, and hq-server has written each start down
+too before it orders it. While nothing can be written nothing is relayed. The rules are in `hq.core.ledger`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from hq.core.ledger import FAILURES, Ledger, Slot, Starts, Terms, slot_of
+from hq.errors import HqError
+from hq.kernel.clock import Now
+from hq.model.ids import PLAIN, AttemptKey
+from hq.model.job import SignedSpec
+from hq.model.runs import RunReport, StartOrder
+from hq.model.selection import Selection
+from hq.model.states import Outcome, RunKind
+from hq.protocol.specs import decode_spec
+
+SYNC_EVERY = 1.0
+#: The file is written anew when it has grown past this and past twice its size after the last time (bytes).
+REWRITE_SIZE = 8 << 20
+#: Submissions are remembered for so long (seconds).
+KEEP = 400 * 86400.0
+MAX_JOBS = 200_000
+
+_OUTCOMES = {"o": Outcome.OK, "f": Outcome.FAILED}
+
+
+def _job_line(job: int, terms: Terms) -> str:
+    return f"J {job} {terms.retries},{'r' if terms.is_rerunnable else ''}{'a' if terms.is_array else ''} {terms.key}\n"
+
+
+class Verdict(NamedTuple):
+    """What becomes of a batch of orders. `is_kept` False: the ledger cannot be written, nothing may be relayed now."""
+
+    orders: tuple[StartOrder, ...]
+    refused: dict[AttemptKey, str]
+    is_kept: bool = True
+
+
+class LedgerFile:
+    """The ledger of one user and instance. The caller holds the user-server's lock."""
+
+    def __init__(self, path: str, log: logging.Logger, now: Now) -> None:
+        """Replay what is there. Raises OSError."""
+        self.rules = Ledger()
+        self.trouble = ""
+        self._path = path
+        self._log = log
+        self._now = now
+        self._jobs: dict[int, tuple[bytes, Terms]] = {}
+        self._stopped: set[AttemptKey] = set()
+        self._pending: list[bytes] = []
+        self._names: dict[str, int] = {}  # account → its number in the file
+        self._is_unsynced = False
+        self._synced = now.boot
+        self._replay()
+        self.rules.forget_before(now.wall - KEEP)
+        self._fd, self._size, self._size_then = -1, 0, 0
+        self._rewrite()
+
+    # --- what passes by -----------------------------------------------------------------------------------------------
+
+    def admit(self, specs: Mapping[int, SignedSpec], orders: Iterable[StartOrder]) -> Verdict:
+        """Which of these orders may be relayed, and are noted by that; and why not the others."""
+        kept: list[StartOrder] = []
+        refused: dict[AttemptKey, str] = {}
+        for order in orders:
+            terms = self._terms(order.job, specs.get(order.job))
+            if terms is None:
+                kept.append(order)  # it cannot start without its spec, and its exec-server says so
+                continue
+            why = self.rules.refusal(terms, order.index, order.attempt)
+            if why is not None:
+                refused[order.key] = why
+                self._log.error("%s is not relayed: %s", order.key, why)
+                continue
+            kept.append(order)
+            slot = slot_of(terms, order.index)
+            if not self.rules.is_noted(slot, order.attempt):
+                self.rules.started(slot, order.attempt, self._now.wall)
+                self._note(slot, "s", order.attempt)
+        # also for what was noted before and could not be written then
+        if not self.flush():
+            return Verdict((), {}, is_kept=False)
+        return Verdict(tuple(kept), refused)
+
+    def reported(self, reports: Iterable[RunReport]) -> None:
+        """Reports pass by: what never started does not count, what ended by itself is over."""
+        for report in reports:
+            known = self._jobs.get(report.job)
+            if known is None:
+                continue
+            terms = known[1]
+            slot = slot_of(terms, report.index)
+            if report.kind is RunKind.NEVER_STARTED:
+                self._stopped.discard(report.key)
+                if self.rules.never_started(slot, report.attempt):
+                    self._note(slot, "n", report.attempt)
+            elif report.kind is RunKind.ENDED:
+                # one that was told to stop may have been on its way to be started again
+                is_stopped = report.key in self._stopped
+                self._stopped.discard(report.key)
+                letter = "o" if report.outcome is Outcome.OK else "f" if report.outcome in FAILURES and not is_stopped else ""
+                if letter and self.rules.ended(slot, report.attempt, _OUTCOMES[letter], terms.retries):
+                    self._note(slot, letter, report.attempt, terms.retries)
+
+    def stopped(self, runs: Iterable[AttemptKey]) -> None:
+        """These were told to stop: how they end is not their own doing."""
+        self._stopped.update(AttemptKey(*key) for key in runs)
+
+    def granted(self, selection: Selection, names: Iterable[str]) -> None:
+        """hq-server has requeued these in the owner's name, who asked for this selection."""
+        asked = set(map(str, selection.tasks))
+        for name in names:
+            job, _, index = name.partition("_")
+            if not job.isdigit() or int(job) not in self._jobs:
+                continue
+            is_meant = name in asked or job in asked or any(first <= int(job) <= last for first, last in selection.ranges)
+            if (selection.tasks or selection.ranges) and not is_meant and not selection.is_all and not selection.is_last:
+                continue
+            terms = self._jobs[int(job)][1]
+            slots = [slot_of(terms, int(index))] if index.isdigit() else self._open_of(terms)
+            for slot in slots:
+                self.rules.grant(slot)
+                self._note(slot, "g", 0)
+        self.flush()
+
+    def _open_of(self, terms: Terms) -> list[Slot]:
+        """The tasks of one job that have started and not ended."""
+        if not terms.is_array:
+            return [slot_of(terms, PLAIN)]
+        account = self.rules.accounts.get(slot_of(terms, 0).account)
+        return [Slot(f"a:{terms.key}", number) for number in account.open] if account is not None else []
+
+    def _terms(self, job: int, signed: SignedSpec | None) -> Terms | None:
+        known = self._jobs.get(job)
+        if signed is None:
+            return known[1] if known is not None else None
+        if known is not None and known[0] == signed.signature:
+            return known[1]
+        try:
+            spec = decode_spec(signed.body)
+        except HqError as error:
+            self._log.error("job %d came with a spec that cannot be read: %s", job, error)
+            return None
+        if len(self._jobs) >= MAX_JOBS:
+            del self._jobs[next(iter(self._jobs))]
+        # a key that would break a line is known by its digest
+        key = spec.key if spec.key.isprintable() else blake2b(spec.key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        terms = Terms(key, spec.retries, spec.is_rerunnable, bool(spec.indices))
+        if known is None or known[1] != terms:
+            self._write(_job_line(job, terms))
+        self._jobs[job] = (signed.signature, terms)
+        return terms
+
+    # --- the file -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: Now) -> None:
+        """Write what could not be written, bring it to the disk, begin a new file when the old one is mostly past."""
+        self._now = now
+        self.flush()
+        if self._is_unsynced and now.boot - self._synced >= SYNC_EVERY:
+            self._synced = now.boot
+            try:
+                os.fdatasync(self._fd)
+                self._is_unsynced = False
+            except OSError as error:
+                self._complain(error)
+        if self._size > max(REWRITE_SIZE, 2 * self._size_then):
+            try:
+                self.rules.forget_before(now.wall - KEEP)
+                self._rewrite()
+            except OSError as error:
+                self._size_then = self._size  # not at every tick
+                self._complain(error)
+
+    def wake(self) -> float | None:
+        """When `tick` has something to do."""
+        if self._pending:
+            return self._now.boot + SYNC_EVERY
+        return self._synced + SYNC_EVERY if self._is_unsynced else None
+
+    def flush(self) -> bool:
+        """Write what was noted. False: it cannot be, and is tried again."""
+        if not self._pending:
+            return True
+        data = b"".join(self._pending)
+        try:
+            written = os.write(self._fd, data)
+            self._size += written
+            self._is_unsynced = True
+            # a short write leaves its rest for the next time
+            self._pending = [data[written:]] if written < len(data) else []
+            if self._pending:
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            self._complain(error)
+            return False
+        self.trouble = ""
+        return True
+
+    def close(self) -> None:
+        """Let go of the file, with everything on the disk."""
+        self.flush()
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._complain(error)
+        os.close(self._fd)
+
+    def _complain(self, error: OSError) -> None:
+        if self.trouble != str(error):
+            self._log.error("the ledger %s cannot be written, no job is started until it can be: %s", self._path, error)
+        self.trouble = str(error)
+
+    def _note(self, slot: Slot, letter: str, attempt: int, retries: int = 0) -> None:
+        number = self._names.get(slot.account)
+        if number is None:
+            number = self._names[slot.account] = len(self._names)
+            self._write(f"A {number} {self.rules.accounts[slot.account].since:.0f} {slot.account}\n")
+        self._write(f"{letter} {number} {slot.number} {attempt}{f' {retries}' if retries else ''}\n")
+
+    def _write(self, line: str) -> None:
+        self._pending.append(line.encode("utf-8", "surrogateescape"))
+
+    def _replay(self) -> None:
+        try:
+            with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = file.read().split("\n")
+        except FileNotFoundError:
+            return
+        names: dict[str, tuple[str, float]] = {}
+        bad = 0
+        for line in lines:
+            if line:
+                try:
+                    self._replay_line(line, names)
+                except (ValueError, KeyError, IndexError):
+                    bad += 1
+        if bad:
+            self._log.warning("%d lines of the ledger %s could not be read", bad, self._path)
+
+    def _replay_line(self, line: str, names: dict[str, tuple[str, float]]) -> None:
+        letter, number, *rest = line.split(" ", 3)
+        if letter == "A":
+            names[number] = (rest[1], float(rest[0]))
+            return
+        if letter == "J":
+            retries, flags = rest[0].split(",")
+            self._jobs[int(number)] = (b"", Terms(rest[1], int(retries), "r" in flags, "a" in flags))
+            return
+        name, since = names[number]
+        words = " ".join(rest).split()
+        slot = Slot(name, int(words[0]))
+        if letter == "s":
+            self.rules.started(slot, int(words[1]), since)
+        elif letter == "n":
+            self.rules.never_started(slot, int(words[1]))
+        elif letter in _OUTCOMES:
+            self.rules.ended(slot, int(words[1]), _OUTCOMES[letter], int(words[2]) if len(words) > 2 else 0)
+        elif letter == "g":
+            self.rules.grant(slot)
+        elif letter == "c":  # failures and grants, in a file that was written anew
+            self.rules.accounts[name].open[slot.number].failures = int(words[1])
+            self.rules.accounts[name].open[slot.number].grants = int(words[2])
+        elif letter == "d":
+            self.rules.started(slot, 1, since)
+            for spent in range(slot.number, int(words[1]) + 1):
+                self.rules.spend(Slot(name, spent))
+
+    def _lines(self) -> Iterable[str]:
+        self._names = {name: number for number, name in enumerate(self.rules.accounts)}
+        for name, account in self.rules.accounts.items():
+            number = self._names[name]
+            yield f"A {number} {account.since:.0f} {name}\n"
+            for first, last in account.spent.ranges():
+                yield f"d {number} {first} {last}\n"
+            for task, starts in account.open.items():
+                for attempt in sorted(starts.attempts):
+                    yield f"s {number} {task} {attempt}\n"
+                if starts != Starts(starts.attempts):
+                    yield f"c {number} {task} {starts.failures} {starts.grants}\n"
+        for job, (_, terms) in self._jobs.items():
+            found = self.rules.accounts.get(slot_of(terms, 0 if terms.is_array else PLAIN).account)
+            if found is not None and found.open:
+                yield _job_line(job, terms)
+
+    def _rewrite(self) -> None:
+        """Begin a new file with all that counts. Raises OSError, and then the old one stands."""
+        fresh = self._path + ".new"
+        names = self._names
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            data = "".join(self._lines()).encode("utf-8", "surrogateescape")
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+            os.replace(fresh, self._path)
+        except OSError:
+            self._names = names
+            os.close(fd)
+            raise
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._pending.clear()
+        self._fd, self._size, self._size_then, self._is_unsynced = fd, len(data), len(data), False
