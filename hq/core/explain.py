@@ -74,6 +74,8 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
     sentences = []
     if task.state is TaskState.STARTING:
         sentences.append(f"{name} is being started on {task.host} (attempt {task.attempt}, for {format_seconds(now - task.since)}).")
+        if task.reason and task.outcome is None:
+            sentences.append(f"It is {printable(task.reason)}.")
     elif task.state is TaskState.RUNNING:
         since = task.started if task.started is not None else task.since
         sentences.append(f"{name} runs on {task.host} (attempt {task.attempt}, for {format_seconds(max(0.0, now - since))}).")

@@ -23,9 +23,11 @@ from hq.core.runner_events import (
     OrderRefused,
     OutputExceeded,
     RunEnded,
+    RunHalted,
     RunnerStep,
     RunNoted,
     RunStarted,
+    RunWaits,
     SignalAsked,
     SignalRun,
     SlotsSet,
@@ -162,6 +164,8 @@ class Runner:
         run.cause = (outcome, reason)
         if run.phase is Phase.RUNNING:
             self._terminate(run, now, out)
+        elif run.is_submitted:
+            out.actions.append(SignalRun(run.key, SIGTERM, is_ending=True))
 
     def _terminate(self, run: Run, now: Moment, out: RunnerStep) -> None:
         """TERM now, KILL after the grace."""
@@ -197,7 +201,7 @@ class Runner:
         run = self.runs.get(event.key)
         assert run is not None and run.phase is Phase.STARTING
         run.phase, run.pid, run.started = Phase.RUNNING, event.pid, event.at
-        out.reports.append(run_report(run, RunKind.STARTED, event.at))
+        out.reports.append(run_report(run, RunKind.STARTED, event.at, "; ".join(run.notes)))
         if run.cause is not None:
             self._terminate(run, now, out)
         elif run.spec.time_limit is not None:
@@ -206,14 +210,14 @@ class Runner:
     def _on_start_failed(self, event: StartFailed, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
         assert run is not None and run.phase is Phase.STARTING
-        if event.exit_code is not None:
+        if event.exit_code is not None or event.is_refused:
             if run.cause is None:
-                run.cause = (Outcome.FAILED, event.reason)
+                run.cause = (Outcome.REFUSED if event.is_refused else Outcome.FAILED, event.reason)
             self._finish(run, RunEnded(key=run.key, at=event.at, exit_code=event.exit_code, reason=event.reason), now, out)
             return
         self.used -= run.weight
-        run.phase = Phase.QUEUED
-        if run.cause is not None or now.boot - run.since > GIVE_UP_SPAWN:
+        run.phase, run.is_submitted = Phase.QUEUED, False
+        if run.cause is not None or event.is_final or now.boot - run.since > GIVE_UP_SPAWN:
             self._never(run.key, run.cause[1] if run.cause else event.reason, now, out)
         else:
             self._queue[run.key] = None
@@ -253,6 +257,23 @@ class Runner:
         run = self.runs.get(event.key)
         if run is not None and event.note not in run.notes:
             run.notes.append(event.note)
+
+    def _on_waits(self, event: RunWaits, now: Moment, out: RunnerStep) -> None:
+        run = self.runs.get(event.key)
+        if run is None or run.phase not in (Phase.STARTING, Phase.RUNNING):
+            return
+        if run.phase is Phase.STARTING and not run.is_submitted:
+            run.is_submitted = True
+            if run.cause is not None:
+                out.actions.append(SignalRun(run.key, SIGTERM, is_ending=True))
+        if event.reason or run.phase is Phase.RUNNING:
+            out.reports.append(run_report(run, RunKind.WAITS, now.wall, event.reason or "; ".join(run.notes)))
+
+    def _on_halted(self, event: RunHalted, now: Moment, out: RunnerStep) -> None:
+        run = self.runs.get(event.key)
+        if run is not None and run.phase is Phase.RUNNING and run.is_suspended != event.is_suspended:
+            run.is_suspended = event.is_suspended
+            out.reports.append(run_report(run, RunKind.SUSPENDED if event.is_suspended else RunKind.RESUMED, now.wall, event.reason))
 
     def _on_slots(self, event: SlotsSet, now: Moment, out: RunnerStep) -> None:
         self.slots = event.slots
@@ -368,5 +389,7 @@ _HANDLERS: dict[type, Callable[[Runner, Any, Moment, RunnerStep], None]] = {
     MemorySeen: Runner._on_memory,
     OutputExceeded: Runner._on_output,
     RunNoted: Runner._on_noted,
+    RunWaits: Runner._on_waits,
+    RunHalted: Runner._on_halted,
     SlotsSet: Runner._on_slots,
 }

@@ -83,12 +83,17 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """No process could be made. `exit_code` as a shell gives it (127, 126) or 125; None: transient, to be tried again."""
+    """No process could be made. `exit_code` as a shell gives it (127, 126) or 125; None: transient, to be tried again.
+
+    `is_final`: it is not tried again here. `is_refused`: nor anywhere else.
+    """
 
     key: AttemptKey
     reason: str
     at: float
     exit_code: int | None = None
+    is_final: bool = False
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,7 @@ class RunEnded:
     """The main process of a run ended. Neither `exit_code` nor `signal`: nobody saw its status, `reason` says why.
 
     `has_leftovers`: other processes of the run live on and have been left alone, because the run was being stopped.
-    `is_memory`: the kernel killed it at the memory limit of its control group.
+    `is_memory`: the kernel killed it at the memory limit of its control group. `cause`: what was done to it where it ran.
     """
 
     key: AttemptKey
@@ -108,6 +113,7 @@ class RunEnded:
     reason: str = ""
     has_leftovers: bool = False
     is_memory: bool = False
+    cause: tuple[Outcome, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,23 @@ class RunNoted:
 
 
 @dataclass(frozen=True, slots=True)
+class RunWaits:
+    """A run that is being started waits at a batch system, for this reason; one that runs cannot be asked after. Empty: that is over."""
+
+    key: AttemptKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunHalted:
+    """Somebody else suspended a run, or let it go on."""
+
+    key: AttemptKey
+    is_suspended: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SlotsSet:
     """So many slots may be in use at once from now on."""
 
@@ -150,7 +173,7 @@ class SlotsSet:
 
 Event = (
     Ordered | OrderRefused | StopAsked | SignalAsked | BlobsArrived | RunStarted | StartFailed | RunEnded | LeftoversGone
-    | MemorySeen | OutputExceeded | RunNoted | SlotsSet
+    | MemorySeen | OutputExceeded | RunNoted | RunWaits | RunHalted | SlotsSet
 )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Run:
     started: float | None = None  # Unix time
     cause: tuple[Outcome, str] | None = None  # why it is being stopped, once it is
     is_suspended: bool = False
+    is_submitted: bool = False  # while STARTING: a batch system has it
     peak: int = 0
     notes: list[str] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
@@ -68,15 +69,15 @@ def wanted_blobs(spec: JobSpec) -> set[str]:
     return {digest for digest in (spec.env, spec.script) if digest}
 
 
-def run_report(run: Run, kind: RunKind, at: float) -> RunReport:
+def run_report(run: Run, kind: RunKind, at: float, reason: str = "") -> RunReport:
     """News of a run that goes on."""
     return RunReport(job=run.order.job, index=run.order.index, attempt=run.order.attempt, kind=kind, at=at,
-                     pid=run.pid, started=run.started)  # fmt: skip
+                     pid=run.pid, started=run.started, reason=reason)  # fmt: skip
 
 
 def last_report(run: Run, ended: RunEnded) -> RunReport:
     """How a run that had (or may have had) a process ended: by what was done to it, else by its own status."""
-    outcome, reason = run.cause or (None, "")
+    outcome, reason = run.cause or ended.cause or (None, "")
     if outcome is None:
         if ended.is_memory:
             outcome, reason = Outcome.MEMORY, f"killed at its memory limit of {format_bytes(run.spec.memory)}"

@@ -75,6 +75,7 @@ class RunKind(str, Enum):
     NEVER_STARTED = "never_started"  # the exec-server's word that no process was made
     SUSPENDED = "suspended"
     RESUMED = "resumed"
+    WAITS = "waits"  # it goes on as it was; why it has not started, or cannot be asked after
 
 
 class OutputAction(str, Enum):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hq.model.ids import AttemptKey
+from hq.model.job import DEFAULT_GRACE, DEFAULT_OUTPUT_LIMIT
+from hq.model.states import Outcome, OutputAction
 
 #: Exit codes of runs that never came to their command, as env(1) and docker give them.
 CANNOT_PREPARE = 125  # the directory is missing, a file cannot be opened, the environment cannot be used
@@ -19,6 +21,7 @@ class Launch:
     """All that is needed to make the process of one attempt. Paths are absolute, stdin may be empty (/dev/null).
 
     `argv[0]` is looked up in the PATH of `env` unless it has a slash. `tag` is the value of HQ_RUN, unique to the attempt.
+    From `name` on: what a batch system is asked for, and what is watched where the run is; backends that make processes leave that to the core.
     """
 
     key: AttemptKey
@@ -32,6 +35,13 @@ class Launch:
     stderr: bytes
     nice: int = 0
     memory: int | None = None
+    name: str = ""
+    slots: int = 1
+    resources: dict[str, int] = field(default_factory=dict)
+    time_limit: float | None = None
+    grace: float = DEFAULT_GRACE
+    output_limit: int = DEFAULT_OUTPUT_LIMIT
+    output_action: OutputAction = OutputAction.TRIM
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +58,56 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """No process was made. `exit_code` None: for want of processes or memory, it may do later."""
+    """No process was made. `exit_code` None: for want of processes or memory, it may do later. `is_refused`: this host never will."""
 
     reason: str
     exit_code: int | None = None
+    is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A batch system is being asked for it. What becomes of that comes out of `take_news`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """It waits at the batch system (or on its way there), for this reason."""
+
+    key: AttemptKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The batch system started it: `pid` on its node, `at` in Unix time, `note` for its owner."""
+
+    key: AttemptKey
+    pid: int
+    at: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """It did not begin and never will. `is_again`: it may be asked for again at once. `is_refused`: it must not be asked for again."""
+
+    key: AttemptKey
+    reason: str
+    is_again: bool = False
+    is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The batch system suspended it, or let it go on."""
+
+    key: AttemptKey
+    is_suspended: bool
+    reason: str = ""
+
+
+News = Waits | Begun | NotBegun | Halted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +125,8 @@ class Ended:
     reason: str = ""
     has_leftovers: bool = False
     is_memory: bool = False
+    cause: tuple[Outcome, str] | None = None  # what was done to it where it ran
+    at: float | None = None  # Unix time, None: now
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +144,7 @@ NoteStatus = Callable[[AttemptKey, int | None, int | None], None]
 class Backend(Protocol):
     """One way of running things. All calls return at once and come from one thread."""
 
-    def start(self, launch: Launch) -> Started | NotStarted:
+    def start(self, launch: Launch) -> Started | NotStarted | Submitted:
         """Make the process. Never repeated by the caller after Started."""
         ...
 
