@@ -46,7 +46,7 @@ class LiveJob:
     """A job that has unfinished tasks."""
 
     __slots__ = (
-        "ahead", "cursor", "deferred", "entry", "indices", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
+        "ahead", "cursor", "deferred", "entry", "indices", "last_end", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
         "states", "tasks", "total", "worst",
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ class LiveJob:
         self.outcomes: dict[str, int] = {}
         self.worst: int | None = None
         self.last_reason = ""  # of the task that finished last
+        self.last_end = 0.0  # when the last one ended, which may be told late
         self.ready: list[tuple[int, int]] = []  # heap of (position, index): records that wait
         self.ready_set: set[int] = set()
         self.deferred: dict[int, float] = {}  # index → not before, after a start that failed

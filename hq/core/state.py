@@ -216,6 +216,7 @@ class State:
     def _finish(self, job: LiveJob, task: TaskRecord) -> None:
         assert task.outcome is not None
         job.last_reason = task.reason
+        job.last_end = max(job.last_end, min(self.now, self.now if task.ended is None else task.ended))
         self.never_started.pop(task.key, None)
         job.note_outcome(task.outcome, exit_code_of(task.outcome, task.exit_code, task.signal))
         if task.index in job.ahead:
@@ -237,7 +238,7 @@ class State:
         for task in job.tasks.values():
             self._to_history(task)
         job.tasks.clear()
-        job.record = replace(job.record, ended=self.now)
+        job.record = replace(job.record, ended=job.last_end or self.now)
         self.changes.jobs.pop(job.id, None)
         self.changes.jobs_ended[job.id] = job.record
         self.touched.add(job.id)
@@ -254,6 +255,7 @@ class State:
         if not count:
             return 0
         self.save_job(job, replace(job.record, cancelled_rest=count))
+        job.last_end = self.now
         code = exit_code_of(Outcome.CANCELLED, None, None)
         job.worst = code if job.worst is None else max(job.worst, code)
         self.changes.events.append((self.now, job.id, PLAIN, 0, TaskState.FINISHED.value, "", f"{reason} ({count:,} waiting)"))

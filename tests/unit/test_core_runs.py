@@ -47,6 +47,15 @@ def test_most_free_slots_first_and_placements_of_the_same_tick_count() -> None:
     assert started(world) == [("n1", id, 7)]
 
 
+def test_a_job_has_ended_when_its_last_task_did_however_late_that_is_told() -> None:
+    world = World([host("n1", 4)])
+    id = world.submit(indices="1-2")
+    begin = world.now
+    for index, moment in ((1, begin + 30.0), (2, begin + 10.0)):
+        step = world.report("n1", AttemptKey(id, index, 1), RunKind.ENDED, at=moment, started=begin, outcome=Outcome.OK, exit_code=0, after=100.0)
+    assert step.changes.jobs_ended[id].ended == begin + 30.0
+
+
 def test_one_message_a_user_and_host_and_the_lowest_free_slots() -> None:
     world = World([host("n1", 4)])
     id = world.submit(indices="1-2", slots=2)
