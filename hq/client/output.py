@@ -1,7 +1,7 @@
 """What listings look like: a table for people, JSON of a stable schema for programs, bare ids for pipes.
 
 Cells are escaped (`hq.model.text.printable`), because names and commands are foreign text. Tables are cut to the width of a
-terminal, never in a pipe. The schema of rows is documented in docs/json.rst.
+terminal; in a pipe only commands of extreme length are. The schema of rows is documented in docs/json.rst.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 ROWS_SCHEMA = "hq.rows.1"
+#: Characters of a command in a table; JSON has all of it.
+LONGEST_COMMAND = 500
 
 
 def print_json(value: Any) -> None:
@@ -105,6 +107,11 @@ def elapsed(row: dict[str, Any], now: float) -> str:
     return format_seconds(max(0.0, (row["ended"] if row.get("ended") is not None else now) - row["started"]))
 
 
+def shortened(text: str) -> str:
+    """The beginning of a text that would flood a pipe or a screen: a command may have a megabyte."""
+    return text if len(text) <= LONGEST_COMMAND else text[: LONGEST_COMMAND - 1] + "…"
+
+
 JOB_HEADERS = ("id", "name", "group", "state", "ended as", "host", "slots", "prio", "submitted", "ran", "command")
 
 
@@ -122,7 +129,8 @@ def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *
         table = [
             [
                 row["task"] + (f" [{row['array']}]" if row.get("array") else ""), row["name"], row["group"], standing(row), ending(row),
-                row["host"], row["slots"], row["priority"], format_moment(row["submitted"], now), elapsed(row, now), row["command"],
+                row["host"], row["slots"], row["priority"], format_moment(row["submitted"], now), elapsed(row, now),
+                shortened(row["command"]),
             ]
             for row in rows
         ]  # fmt: skip

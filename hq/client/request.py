@@ -179,7 +179,7 @@ def path_template(key: str, path: str) -> bytes:
     while "{" in rest:
         name, closed, rest = rest.partition("{")[2].partition("}")
         if closed and name.isidentifier() and name not in PLACEHOLDERS:
-            raise UsageError(f"the path for {key}: there is no placeholder {{{name}}}{nearest(name, PLACEHOLDERS)} There are {', '.join(PLACEHOLDERS)}")
+            raise UsageError(f"the path for {key}: there is no placeholder {{{name}}}{nearest(name, PLACEHOLDERS)} (there are {', '.join(PLACEHOLDERS)})")
     return os.fsencode(path)
 
 

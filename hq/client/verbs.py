@@ -25,7 +25,7 @@ def states(text: str) -> list[str]:
         state = part.lower().replace("-", "_")
         state = STATE_ALIASES.get(state, state)
         if state not in known:
-            raise InputError(f"there is no state '{part}'{nearest(part, known)} There are {', '.join(known)}")
+            raise InputError(f"there is no state '{part}'{nearest(part, known)} (there are {', '.join(known)})")
         found.append(state)
     return found
 
