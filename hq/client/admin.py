@@ -14,7 +14,7 @@ import hq
 from hq.client.connect import UnixLink, checked
 from hq.client.entry import run
 from hq.client.options import COMMON, Option, help_text, parse
-from hq.client.output import print_json, print_table
+from hq.client.output import ROWS_SCHEMA, print_json, print_table
 from hq.errors import HqError, NotAllowedError, SecurityError, UnavailableError, UsageError
 from hq.kernel.files import make_private_dir, read_secret, write_secret
 from hq.kernel.keys import make_curve_pair
@@ -76,7 +76,9 @@ def show(answer: dict[str, Any], values: dict[str, Any]) -> int:
     """Print an admin.answer; returns the exit code."""
     columns, rows = answer.get("columns") or [], answer.get("rows") or []
     code = 0 if answer.get("is_done", True) else 1
-    if "json" in values:
+    if "json" in values and answer.get("jobs") is not None:
+        print_json({"schema": ROWS_SCHEMA, "rows": answer["jobs"], "is_cut": bool(answer.get("is_cut"))})
+    elif "json" in values:
         print_json({"schema": SCHEMA, "text": answer.get("text", ""), "is_done": code == 0,
                     "rows": [dict(zip(columns, row, strict=False)) for row in rows]})  # fmt: skip
     elif "quiet" in values:

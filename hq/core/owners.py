@@ -140,7 +140,7 @@ def host_row_changed(state: State, event: HostRowChanged) -> None:
             state.reply(event.token, RefusedError(f"there is a host '{event.host}' already"))
             return
         _list_host(state, event.spec)
-        text = f"{event.host} was added with {event.spec.slots} slots"
+        text = f"{event.host} was added with {event.spec.slots} slot{'s' if event.spec.slots != 1 else ''}"
     elif host is None or not host.record.is_listed:
         state.reply(event.token, no_host(state, event.host))
         return
@@ -196,7 +196,7 @@ def slots_recounted(state: State, event: SlotsRecounted) -> None:
     for job in state.jobs.values():
         for task in job.tasks.values():
             if task.state.is_placed:
-                counted[task.host] += job.record.spec.slots
+                counted[task.host] += task.slots
     noted = {name: host.occupied for name, host in state.hosts.items()}
     wrong = [f"{name}: {noted[name]} noted, {count} counted" for name, count in counted.items() if noted[name] != count]
     for name, count in counted.items():

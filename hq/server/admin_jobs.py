@@ -1,12 +1,14 @@
-"""Administrators' commands about jobs of others, and the audit. Output, environment and scripts are not theirs to see."""
+"""Administrators' commands about jobs of others, and the audit. Output, environment, scripts and commands are not theirs to see."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hq.core.events import JobsActedOn
 from hq.db import queries
+from hq.errors import RefusedError
 from hq.model.quantities import format_seconds
 from hq.model.rows import Row
 from hq.model.selection import Selection, parse_selection
@@ -25,13 +27,19 @@ LIMIT = 1000
 def ls_jobs(server: Server, request: Request, words: list[str]) -> None:
     """Jobs of everybody or of one user."""
 
+    user = words[0] if words else None
+
     def then(rows: tuple[Row, ...], is_cut: bool) -> None:
+        if user is not None and not rows and server.cluster.user(user) is None:
+            raise RefusedError(f"there is no user {user}: 'hq-admin lsusers' lists them")
         table = tuple(_cells(row, server.now.wall) for row in rows)
         columns = ("id", "user", "name", "state", "outcome", "host", "slots", "submitted", "ran", "reason")
         text = f"the latest {LIMIT} of more jobs" if is_cut else ""
-        request.reply(AdminAnswer(text=text, columns=columns, rows=table))
+        mine = request.caller.user
+        jobs = tuple(row if row.user == mine else replace(row, command="") for row in rows)
+        request.reply(AdminAnswer(text=text, columns=columns, rows=table, jobs=jobs, is_cut=is_cut))
 
-    list_rows(server, request, Selection(), words[0] if words else None, by_task=False, limit=LIMIT, then=then)
+    list_rows(server, request, Selection(), user, by_task=False, limit=LIMIT, then=then)
 
 
 def _cells(row: Row, now: float) -> tuple[str | int | None, ...]:

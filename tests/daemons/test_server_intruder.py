@@ -190,7 +190,10 @@ def test_an_administrator_sees_no_output_and_no_paths(room: Room, alice: UserSer
     assert "may not send log.locate" in admin.refused(LogLocate(task=str(job)))
     [answer] = admin.answers(JobShow(task=str(job)))
     assert "/home/alice" not in repr(answer)
-    assert str(job) in [cells[0] for cells in room.admin("lsjobs", "alice").rows]
+    listed = room.admin("lsjobs", "alice")
+    assert str(job) in [cells[0] for cells in listed.rows]
+    assert listed.jobs is not None and {row.command for row in listed.jobs if row.id == job} == {""}, "what she runs is hers"
+    assert "no user" in room.client("carol-admin").refused(AdminRun(words=("lsjobs", "nobody")))
     # what he does to others is written down for them
     assert room.admin("cancel", str(job)).is_done
     [row] = [cells for cells in room.admin("audit", "alice").rows if cells[3] == "cancel"]

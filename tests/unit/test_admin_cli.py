@@ -73,6 +73,8 @@ def test_an_answer_as_table_json_and_names(capsys: pytest.CaptureFixture[str]) -
     admin.show(ANSWER, {"json": True})
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "hq.admin.1" and found["rows"][0] == {"host": "one", "slots": 4} and found["is_done"] is False
+    admin.show({**ANSWER, "jobs": [{"id": 7, "user": "alice"}], "is_cut": True}, {"json": True})
+    assert json.loads(capsys.readouterr().out) == {"schema": "hq.rows.1", "rows": [{"id": 7, "user": "alice"}], "is_cut": True}
     admin.show({"text": "done"}, {"quiet": True})
     assert capsys.readouterr().out == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -194,6 +195,9 @@ def test_rows_as_json_have_the_documented_schema(here: Stage, capsys: pytest.Cap
             found: dict[str, Any] = json.loads(capsys.readouterr().out)
             assert found == {"schema": "hq.rows.1", "rows": [asdict(each) for each in ROWS], "is_cut": False}
     documented = (Path(__file__).parents[2] / "docs" / "json.rst").read_text()
+    for path in (Path(__file__).parents[2] / "hq" / "client").glob("*.py"):
+        for schema in re.findall(r'"(hq\.[a-z]+\.1)"', path.read_text()):
+            assert f"``{schema}``" in documented or f'"{schema}"' in documented, (path.name, schema)
     promised = "id task name group user command state outcome exit_code signal host attempt slots submitted started ended max_rss cpu_seconds reason"
     for field in {*asdict(ROWS[0]), *promised.split()}:
         assert field in asdict(ROWS[0])
