@@ -3,10 +3,14 @@
 # make check      style, types, import rules
 # make test       all tests; as root it installs Debian packages that they need
 # make test-mysql the database tests on MySQL 8, in Docker by testcontainers
+# make chaos      faults of all kinds under load, then every task is accounted for: make chaos SEED=1 FAULTS=100 TASKS=5000 (as root)
 # make clean      remove what make made
 
 PYTHON ?= python3
 WORKERS ?= 2
+SEED ?= 1
+FAULTS ?= 100
+TASKS ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --disable-pip-version-check
@@ -14,7 +18,7 @@ PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --disable-pip-version-ch
 INSTALL := install --config-settings editable_mode=compat
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all demo check test test-tools test-mysql clean
+.PHONY: all demo check test test-tools test-mysql chaos clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed .hqrc
@@ -80,6 +84,9 @@ test-tools:
 
 test-mysql: $(VENV)/installed-mysql
 	$(PYTEST) tests/mysql
+
+chaos: $(VENV)/installed-test test-tools
+	$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults $(FAULTS) --tasks $(TASKS)
 
 clean:
 	rm -rf $(VENV) .hqrc build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -89,6 +89,7 @@ class Starts:
     attempts: set[int] = field(default_factory=set)
     failures: int = 0
     grants: int = 0
+    failed: int = 0  # the last attempt whose failure is counted: reports are repeated until hq-server has recorded them
 
 
 @dataclass(slots=True)
@@ -152,6 +153,9 @@ class Ledger:
         if starts is None or not starts.attempts or attempt != max(starts.attempts):
             return False
         if outcome in FAILURES:
+            if attempt <= starts.failed:
+                return False
+            starts.failed = attempt
             starts.failures += 1
         elif outcome is not Outcome.OK:
             return False

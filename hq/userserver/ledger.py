@@ -271,6 +271,7 @@ class LedgerFile:
         elif letter == "c":  # failures and grants, in a file that was written anew
             self.rules.accounts[name].open[slot.number].failures = int(words[1])
             self.rules.accounts[name].open[slot.number].grants = int(words[2])
+            self.rules.accounts[name].open[slot.number].failed = int(words[3]) if len(words) > 3 else 0
         elif letter == "d":
             self.rules.started(slot, 1, since)
             for spent in range(slot.number, int(words[1]) + 1):
@@ -287,7 +288,7 @@ class LedgerFile:
                 for attempt in sorted(starts.attempts):
                     yield f"s {number} {task} {attempt}\n"
                 if starts != Starts(starts.attempts):
-                    yield f"c {number} {task} {starts.failures} {starts.grants}\n"
+                    yield f"c {number} {task} {starts.failures} {starts.grants} {starts.failed}\n"
         for job, (_, terms) in self._jobs.items():
             found = self.rules.accounts.get(slot_of(terms, 0 if terms.is_array else PLAIN).account)
             if found is not None and found.open:

@@ -217,3 +217,18 @@ def test_never_more_processes_than_signed(moves: list[tuple[str, int]], retries:
             live.discard(attempt)
             ledger.ended(slot, attempt, {"lost": Outcome.LOST, "fail": Outcome.FAILED, "ok": Outcome.OK}.get(what, Outcome.LOST), retries)
     assert len(processes) <= 1 + retries
+
+
+def test_a_report_that_comes_again_counts_once(path: str) -> None:
+    """An exec-server repeats its reports until hq-server has recorded them: found by `make chaos`, as retries that were not granted."""
+    spec = signed(retries=2)
+    ledger = opened(path)
+    for attempt in (1, 2):
+        assert may(ledger, spec, 1, attempt)
+        ledger.reported([report(1, attempt, Outcome.FAILED)] * 3)
+        ledger.close()
+        ledger = opened(path)
+        ledger.reported([report(1, attempt, Outcome.FAILED)])
+    assert may(ledger, spec, 1, 3)
+    ledger.reported([report(1, 3, Outcome.FAILED)])
+    assert not may(ledger, spec, 1, 4)

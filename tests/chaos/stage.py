@@ -1,0 +1,196 @@
+"""The site of a chaos run: test hosts, users and a MariaDB of its own, and a keeper that brings back what a unit would bring back.
+
+The users' run directories are small tmpfs, so that they can be filled. User-servers come back by the user's next command, which
+the keeper types every few seconds.
+"""
+
+from __future__ import annotations
+
+import pwd
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+
+from tests.support.hosts import Hosts
+from tests.support.install import readable_install
+from tests.support.mariadb import MariaDB
+from tests.support.site import Site
+from tests.support.users import Users
+
+HOSTS = ("c1", "c2", "c3")
+USERS = ("carl", "dora")
+OWNER = "otto"
+SLOTS = 24
+HEARTBEAT, LEASE = 1, 15
+SPOOL = "24m"
+DATABASE = "chaos"
+
+
+class _Site(Site):
+    """With short heartbeats, and with its processes by their locks."""
+
+    def start_server(self) -> None:
+        """Start hq-server; at first with the options of a chaos run."""
+        options = self.etc / "hq.yaml"
+        text = options.read_text()
+        if "# chaos" not in text:
+            options.write_text(f"{text}\n# chaos\nheartbeat: {HEARTBEAT}\nlease: {LEASE}\nload_factor: 0\ndatabase_retry: 2\nlog_level: INFO\n")
+        super().start_server()
+
+
+def uptime() -> float:
+    """The clock of the ledger: /proc/uptime."""
+    return float(Path("/proc/uptime").read_text().split()[0])
+
+
+class Stage:
+    """A context manager. `work` holds the ledger and the task's program."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.hosts = Hosts(*HOSTS, users=(*USERS, OWNER))
+        self.database = MariaDB(is_fast=False)
+        self.wants_database = True
+        self.wants_server = True
+        self.revived: dict[str, int] = {}
+        self._stack = ExitStack()
+        self._is_over = threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Stage:
+        enter = self._stack.enter_context
+        try:
+            self._stack.callback(self.database.remove)
+            enter(Users((*USERS, OWNER)))
+            for user in USERS:
+                self._mount(user)
+            self.work = Path(tempfile.mkdtemp(prefix="hq-chaos-", dir="/var/tmp"))
+            self._stack.callback(shutil.rmtree, self.work, True)
+            self.work.chmod(0o755)
+            self.ledger = self.work / "ledger"
+            self.ledger.touch()
+            self.ledger.chmod(0o666)
+            self.program = self.work / "task.sh"
+            shutil.copy(Path(__file__).with_name("task.sh"), self.program)
+            self.program.chmod(0o755)
+            enter(self.hosts)
+            self.database.start()
+            self.database.execute(f"create database {DATABASE} character set utf8mb4")
+            rows = [f"{name}:{SLOTS}:ssh" for name in HOSTS]
+            url = self.database.url(DATABASE)
+            self.site = enter(_Site(readable_install(), rows=rows, hosts=self.hosts, owner=OWNER, users=USERS, database=url))
+            keeper = threading.Thread(target=self._keep, daemon=True)
+            keepers = [keeper, *(threading.Thread(target=self._type, args=(user,), daemon=True) for user in USERS)]
+            for each in keepers:
+                each.start()
+                self._stack.callback(each.join, 60)
+            self._stack.callback(self._is_over.set)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._stack.close()
+
+    def _mount(self, user: str) -> None:
+        entry = pwd.getpwnam(user)
+        place = Path(f"/var/tmp/hq-{entry.pw_uid}")
+        while place.is_mount():  # of a run that was killed
+            subprocess.run(["umount", "-l", str(place)], check=True)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+        options = f"size={SPOOL},mode=700,uid={entry.pw_uid},gid={entry.pw_gid}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "hq-chaos", str(place)], check=True)
+        self._stack.callback(subprocess.run, ["umount", "-l", str(place)], check=False)
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    def server_pid(self) -> int | None:
+        """hq-server, by its lock."""
+        return _holder(self.site.folder / "site" / "var" / "run" / "hq-server.lock", "hq-server")
+
+    def user_server_pid(self, user: str) -> int | None:
+        """The user's user-server, by its lock."""
+        return _holder(self.run_dir(user) / "lock", "user")
+
+    def run_dir(self, user: str) -> Path:
+        """The local run directory of a user."""
+        return Path(f"/var/tmp/hq-{pwd.getpwnam(user).pw_uid}") / self.site.instance
+
+    def exec_pids(self, host: str, user: str, what: str) -> list[int]:
+        """`--work` or `--supervise` of an exec-server, by the directory that is its argument."""
+        place = str(self.run_dir(user) / f"exec-{host}")
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if place in words and what in words:
+                found.append(int(process.pid))
+        return found
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float) -> bool:
+        """Let time pass; True when the run is over."""
+        return self._is_over.wait(seconds)
+
+    def _keep(self) -> None:
+        while not self.pause(0.3):
+            if self.wants_database and self.database._process is None:
+                self.database.start()
+            if self.wants_server and self.server_pid() is None:
+                done = self.site.run(OWNER, "hq-server", "-d", timeout=90)
+                self._note("hq-server" if done.rc == 0 else f"hq-server, in vain ({done.err.strip()[-200:]})")
+
+    def _type(self, user: str) -> None:
+        while not self.pause(1.5):
+            if self.user_server_pid(user) is None:
+                with suppress(subprocess.TimeoutExpired):
+                    self.site.client(user, "jobs", "-q", timeout=20)
+                    self._note(f"user-server of {user}")
+
+    def _note(self, what: str) -> None:
+        with self._lock:
+            self.revived[what] = self.revived.get(what, 0) + 1
+
+    def save(self, folder: Path) -> None:
+        """Copy what one needs to find out what happened."""
+        for source, name in ((self.site.folder / "site" / "var" / "log", "hq-server"), (self.work, "work"), (self.database.directory / "err.log", "mariadb.log")):
+            _copy(source, folder / name)
+        for user in USERS:
+            _copy(self.run_dir(user), folder / f"run-{user}")
+        (folder / "revived").write_text("".join(f"{count:5} {what}\n" for what, count in sorted(self.revived.items())))
+
+
+def _holder(lock: Path, word: str) -> int | None:
+    """The process that a lock file names, if it still is one of ours."""
+    with suppress(OSError, ValueError, psutil.Error):
+        pid = int(lock.read_text().split()[0])
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE and word in " ".join(process.cmdline()):
+            return pid
+    return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=lambda folder, names: [n for n in names if (Path(folder) / n).is_socket() or n == "fill"],
+                        ignore_dangling_symlinks=True)  # fmt: skip
+    elif source.exists():
+        shutil.copy(source, target)
+
+
+def wait_until(moment: float, stage: Stage) -> None:
+    """Wait for a moment of time.monotonic()."""
+    while (left := moment - time.monotonic()) > 0:
+        stage.pause(min(left, 0.2))
+
+
