@@ -94,11 +94,8 @@ class Dialect(Protocol):
     """One batch system."""
 
     name: str
-    #: Variables of a native job's environment: its id, the index in its array.
-    id_variable: str
+    #: The variable of a native job's environment with the index in its array.
     index_variable: str
-    #: Beginnings of names in the native environment that a task gets to see.
-    native_variables: tuple[str, ...]
     has_accounting: bool
 
     def submit_argv(self, submission: Submission) -> list[str]:

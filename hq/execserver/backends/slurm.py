@@ -92,9 +92,7 @@ class Slurm:
     """See `dialect.Dialect` for the methods."""
 
     name = "slurm"
-    id_variable = "SLURM_JOB_ID"
     index_variable = "SLURM_ARRAY_TASK_ID"
-    native_variables = ("SLURM_", "SLURMD_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "TMPDIR", "OMP_NUM_THREADS")
     has_accounting = True
 
     def submit_argv(self, submission: Submission) -> list[str]:

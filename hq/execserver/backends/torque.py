@@ -85,9 +85,7 @@ class Torque:
     """See `dialect.Dialect` for the methods."""
 
     name = "torque"
-    id_variable = "PBS_JOBID"
     index_variable = "PBS_ARRAYID"
-    native_variables = ("PBS_", "CUDA_VISIBLE_DEVICES", "TMPDIR", "NCPUS", "OMP_NUM_THREADS")
     has_accounting = False  # finished jobs stay in qstat for keep_completed seconds
 
     def submit_argv(self, submission: Submission) -> list[str]:

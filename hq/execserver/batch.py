@@ -1,0 +1,354 @@
+"""The backend of synthetic hosts: a run is a job of a batch system, or an element of a native array.
+
+Attempts that are started in one go and ask for the same become one submission. Its directory (see `batchfiles`) is written first, then
+it is submitted under a tag, then its id is written down: whoever comes after a crash looks for the tag before he submits again. What
+became of an attempt is what hq's runner on the node wrote; if it could not, what listing and accounting say. Absence says nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from logging import Logger
+from signal import SIGTERM
+
+from hq.errors import HqError, RefusedError
+from hq.execserver.backends.base import Begun, Ended, Halted, Launch, News, NotBegun, NotStarted, Seen, Submitted, Waits
+from hq.execserver.backends.dialect import Demand, Dialect, NativeJob, NativeState, Submission
+from hq.execserver.batchcentre import Accepted, Accounted, Centre, Declined, Listed, Silent
+from hq.execserver.batchfiles import Group, forbid, note_native, read_groups, read_words, remove_group, write_group
+from hq.execserver.batchjudge import Verdict, judge_exit, judge_native
+from hq.execserver.batchmembers import Member, Pending, demand_of, demand_of_words
+from hq.execserver.noderun import TRANSLATED
+from hq.kernel.daemon import Background
+from hq.model.batch import BatchSettings
+from hq.model.ids import AttemptKey
+from hq.model.quantities import format_seconds
+from hq.model.states import Outcome
+
+CANCEL_AGAIN = 20.0  # seconds until a running job is cancelled once more
+
+
+class BatchBackend:
+    """See `base.Backend` for the calls; besides them `take_news` and `wake`."""
+
+    def __init__(self, dialect: Dialect, settings: BatchSettings, host: str, base: str, user: str, background: Background, log: Logger) -> None:
+        self.where = f"{dialect.name}:{host}"
+        self._dialect = dialect
+        self._settings = settings
+        self._base = base
+        self._log = log
+        self._centre = Centre(dialect, settings, user, background, log)
+        self._members: dict[AttemptKey, Member] = {}
+        self._fresh: list[Launch] = []
+        self._pending: dict[str, Pending] = {}
+        self._groups: dict[str, Group] = {}
+        self._news: list[News] = []
+        self._ended: list[Ended] = []
+        self._next_look = 0.0
+        self._before = {key: (group, index) for group in read_groups(base) for index, key in enumerate(group.keys)}
+
+    # --- Backend ------------------------------------------------------------------------------------------------
+
+    def start(self, launch: Launch) -> NotStarted | Submitted:
+        """As Backend.start: it is submitted with all others of this moment."""
+        try:
+            self._dialect.submit_argv(Submission(tag="", name=launch.name, script="", directory="", output="", count=1, demand=demand_of(launch),
+                                                 settings=self._settings))  # fmt: skip
+        except RefusedError as error:
+            return NotStarted(f"{self.where}: {error}", is_refused=True)
+        self._fresh.append(launch)
+        return Submitted()
+
+    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
+        """As Backend.adopt. One that was never written down was never submitted."""
+        group, index = self._before.get(key, (None, 0))
+        if group is None:
+            self._news.append(NotBegun(key, "the exec-server died before it was submitted", is_again=True))
+            return
+        self._groups[group.tag] = group
+        member = self._members[key] = Member(key, group, index, submitted=time.time(), has_begun=pid != 0)
+        if group.native:
+            member.id = self._dialect.element_id(group.native, index, len(group.keys))
+        elif group.tag not in self._pending:
+            words = read_words(group.path(f"{index}.spec"))
+            demand = demand_of_words(words) if words is not None else Demand()
+            self._pending[group.tag] = Pending(group, (words or {}).get("name", "hq"), demand, must_look=True)
+
+    def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
+        """As Backend.poll; never any leftovers, for the runner on the node waits for them."""
+        for group, _ in self._before.values():
+            if group.tag not in self._groups:
+                remove_group(group)  # all of it was over, and nobody had come to remove it
+        self._before = {}
+        for told in self._centre.take(boot):
+            if isinstance(told, Accepted):
+                self._accepted(told, boot)
+            elif isinstance(told, Declined):
+                self._declined(told, boot)
+            elif isinstance(told, Listed):
+                self._listed(told, boot)
+            elif isinstance(told, Silent):
+                for member in self._members.values():
+                    self._tell(member, f"not known at the moment: {self.where} does not answer: {told.words}")
+            elif isinstance(told, Accounted):
+                for member in [each for each in self._members.values() if each.absent is not None and each.id in told.jobs]:
+                    self._see(member, told.jobs[member.id], boot)
+        self._form(boot)
+        self._submit(boot)
+        if boot >= self._next_look:
+            self._next_look = boot + self._settings.look_interval
+            self._look(boot)
+        absent = [member.id for member in self._members.values() if member.absent is not None and member.final is None]
+        self._centre.tend([member.id for member in self._members.values() if member.id], absent, boot)
+        ended, self._ended = self._ended, []
+        return ended, []
+
+    def take_news(self) -> list[News]:
+        """What became known of runs since the last time, apart from their ends."""
+        news, self._news = self._news, []
+        return news
+
+    def signal(self, key: AttemptKey, number: int, is_ending: bool) -> None:
+        """As Backend.signal. What has not begun never does; one that does not end of TERM and KILL in time is cancelled there."""
+        member = self._members.get(key)
+        if member is None:
+            if is_ending:
+                fresh = [launch for launch in self._fresh if launch.key == key]
+                self._fresh = [launch for launch in self._fresh if launch.key != key]
+                self._news.extend(NotBegun(launch.key, "it was stopped before it was submitted") for launch in fresh)
+            return
+        if not is_ending:
+            if member.has_begun:
+                self._centre.order("signal", [member.id], TRANSLATED.get(number, number))  # type: ignore[call-overload]
+            return
+        member.is_stopped = True
+        if not member.has_begun and self._forbid(member):
+            return
+        if number == SIGTERM and member.has_begun:
+            self._centre.order("signal", [member.id], number)
+        elif member.id and time.monotonic() - member.cancelled >= CANCEL_AGAIN:
+            member.cancelled = time.monotonic()
+            self._centre.order("cancel", [member.id])
+
+    def _forbid(self, member: Member) -> bool:
+        """See to it that it never begins; False if it has begun."""
+        try:
+            if not forbid(member.group, member.index):
+                return False
+        except OSError as error:
+            self._log.warning("%s: %s", member.key, error)
+            return False
+        if member.id:
+            self._centre.order("cancel", [member.id])
+        self._news.append(NotBegun(member.key, f"it was stopped while it waited at {self.where}"))
+        self._drop(member)
+        return True
+
+    def look(self) -> list[Seen]:
+        """As Backend.look: the runner measures, and has its limit."""
+        return []
+
+    def forget(self, key: AttemptKey) -> None:
+        """As Backend.forget. The directory goes with its last attempt."""
+        member = self._members.get(key)
+        if member is not None:
+            self._drop(member)
+
+    @property
+    def is_watching_leftovers(self) -> bool:
+        """Never."""
+        return False
+
+    def wake(self) -> float | None:
+        """When `poll` has something to do even if no command ends. CLOCK_BOOTTIME."""
+        if self._fresh or self._news or self._ended:
+            return 0.0
+        moments = [pending.next_try for pending in self._pending.values() if not pending.is_under_way]
+        moments += [each for each in (self._centre.wake(bool(self._members)), self._next_look if self._members else None) if each is not None]
+        return min(moments, default=None)
+
+    # --- submissions ----------------------------------------------------------------------------------------------
+
+    def _form(self, boot: float) -> None:
+        """Make submissions of what was started since: those of one job with the same demand together."""
+        fresh, self._fresh = self._fresh, []
+        alike: dict[tuple[int, Demand], list[Launch]] = {}
+        for launch in fresh:
+            alike.setdefault((launch.key.job, demand_of(launch)), []).append(launch)
+        most = max(1, min(self._settings.max_array, self._settings.max_pending))
+        for (_, demand), launches in alike.items():
+            for start in range(0, len(launches), most):
+                part = launches[start : start + most]
+                tag = f"hq-{secrets.token_hex(10)}"
+                try:
+                    group = write_group(self._base, tag, part, self._dialect.index_variable, self._settings.python)
+                except (OSError, HqError) as error:
+                    self._news.extend(NotBegun(launch.key, f"{self._base} cannot be written: {error}") for launch in part)
+                    continue
+                self._groups[tag] = group
+                self._pending[tag] = Pending(group, part[0].name, demand)
+                for index, launch in enumerate(part):
+                    self._members[launch.key] = Member(launch.key, group, index, since=boot)
+
+    def _submit(self, boot: float) -> None:
+        waiting = sum(1 for member in self._members.values() if member.id and not member.has_begun)
+        for pending in self._pending.values():
+            if not self._centre.is_free:
+                return
+            size = len(pending.group.keys)
+            if waiting and waiting + size > self._settings.max_pending:
+                for key in pending.group.keys:
+                    if key in self._members:
+                        self._tell(self._members[key], f"held back: {waiting} jobs wait there, its limit is {self._settings.max_pending} (max_pending)")
+                return
+            if pending.next_try <= boot and not pending.is_under_way:
+                group = pending.group
+                pending.is_under_way = True
+                self._centre.submit(
+                    Submission(tag=group.tag, name=pending.name, script=group.path("job.sh"), directory=group.directory,
+                               output=group.path("native.out"), count=size, demand=pending.demand, settings=self._settings),
+                    pending.must_look,
+                )  # fmt: skip
+
+    def _accepted(self, told: Accepted, boot: float) -> None:
+        pending = self._pending.pop(told.tag, None)
+        group = pending.group if pending is not None else None
+        if group is None or not os.path.isdir(group.directory):
+            self._centre.order("cancel", [told.id])  # all of it was stopped meanwhile
+            return
+        try:
+            note_native(group, told.id)
+        except OSError as error:
+            self._log.error("%s: its id %s cannot be written down: %s", group.tag, told.id, error)
+            group.native = told.id
+        self._log.info("%s: %d tasks are job %s%s", self.where, len(group.keys), told.id, ", found by its tag" if told.is_found else "")
+        gone = []
+        for index, key in enumerate(group.keys):
+            id = self._dialect.element_id(told.id, index, len(group.keys))
+            member = self._members.get(key)
+            if member is None:
+                gone.append(id)
+                continue
+            member.id, member.submitted, member.listable = id, time.time(), boot
+            self._tell(member, "submitted")
+        self._centre.order("cancel", gone)
+        self._centre.hurry()
+
+    def _declined(self, told: Declined, boot: float) -> None:
+        pending = self._pending.get(told.tag)
+        if pending is None:
+            return
+        pending.is_under_way = False
+        members = [self._members[key] for key in pending.group.keys if key in self._members]
+        if not told.is_again or not members:
+            del self._pending[told.tag]
+            for member in members:
+                self._news.append(NotBegun(member.key, f"{self.where}: {told.words}", is_refused=True))
+                self._drop(member)
+            return
+        delays = self._settings.retry_delays
+        pause = delays[min(pending.tries, len(delays) - 1)]
+        pending.tries, pending.next_try, pending.must_look = pending.tries + 1, boot + pause, True
+        for member in members:
+            self._tell(member, f"not submitted yet: {told.words} (next try in {format_seconds(pause)})")
+
+    # --- what is seen ---------------------------------------------------------------------------------------------
+
+    def _listed(self, told: Listed, boot: float) -> None:
+        for member in [each for each in self._members.values() if each.id]:
+            job = told.jobs.get(member.id)
+            if job is not None:
+                self._see(member, job, boot)
+            elif told.asked >= member.listable and member.final is None:
+                if member.absent is None:
+                    member.absent = boot
+                self._tell(member, "listed no more, and nothing says yet how it ended")
+
+    def _see(self, member: Member, job: NativeJob, boot: float) -> None:
+        before, member.job = member.job, job
+        if job.state is NativeState.ENDED:
+            member.absent = None
+            if member.final is None:
+                member.final = boot
+        elif job.state is NativeState.PENDING and member.has_begun:
+            self._centre.order("cancel", [member.id])
+            self._end(member, Verdict((Outcome.LOST, f"{self.where} stopped it and queued it again ({job.reason or job.word})")))
+        elif job.state is NativeState.PENDING:
+            self._tell(member, job.reason or job.word.lower())
+        elif member.has_begun and member.is_halted != (job.state is NativeState.SUSPENDED):
+            member.is_halted = not member.is_halted
+            self._news.append(Halted(member.key, member.is_halted, f"suspended at {self.where}" if member.is_halted else ""))
+        if member.has_begun and job.state is NativeState.RUNNING and (before is None or member.reason):
+            self._tell(member, "")
+
+    def _look(self, boot: float) -> None:
+        """Read the runners' files."""
+        seen: dict[str, set[str]] = {}
+        for member in list(self._members.values()):
+            tag = member.group.tag
+            if tag not in seen:
+                try:
+                    seen[tag] = set(os.listdir(member.group.directory))
+                except OSError:
+                    seen[tag] = set()
+            names = seen[tag]
+            if not member.has_begun and f"{member.index}.start" in names:
+                self._begin(member)
+            if member.exit is None and f"{member.index}.exit" in names:
+                member.exit = read_words(member.group.path(f"{member.index}.exit"))
+            self._conclude(member, boot)
+
+    def _begin(self, member: Member) -> None:
+        words = read_words(member.group.path(f"{member.index}.start"))
+        if words is None:
+            return
+        member.has_begun = True
+        member.reason = ""
+        at = float(words.get("at") or time.time())
+        name = f"{self.where} job {member.id or words.get('native')} on {words.get('node')}"
+        self._news.append(Begun(member.key, int(words.get("pid") or 0), at, f"{name}, waited there {format_seconds(max(0.0, at - member.submitted))}"))
+
+    def _conclude(self, member: Member, boot: float) -> None:
+        """Whether it is over, as far as is known."""
+        if member.exit is not None:
+            is_explained = not member.exit.get("told") or member.is_stopped
+            waited = member.final is not None or (member.absent is not None and boot - member.absent > self._settings.exit_grace)
+            if is_explained or waited:
+                self._end(member, judge_exit(member.exit, member.job, self.where))
+        elif member.final is not None and boot - member.final > self._settings.exit_grace:
+            assert member.job is not None
+            verdict = judge_native(member.job, member.has_begun, self.where, member.group)
+            if verdict.never:
+                self._news.append(NotBegun(member.key, verdict.never))
+                self._drop(member)
+            else:
+                self._end(member, verdict)
+        elif member.absent is not None and boot - member.absent > self._settings.unknown_after:
+            why = f"{self.where} does not know job {member.id} any more, and nothing says how it ended"
+            self._end(member, Verdict((Outcome.LOST, why)))
+
+    def _end(self, member: Member, verdict: Verdict) -> None:
+        if not member.has_begun:
+            self._begin(member)
+        self._ended.append(Ended(key=member.key, exit_code=verdict.exit_code, signal=verdict.signal, max_rss=verdict.max_rss, cpu=verdict.cpu,
+                                 cause=verdict.cause, at=verdict.at))  # fmt: skip
+        self._drop(member)
+
+    def _tell(self, member: Member, reason: str) -> None:
+        if member.reason != reason:
+            member.reason = reason
+            job = f" (job {member.id})" if member.id else ""
+            waits = "" if member.has_begun else "waiting at "
+            self._news.append(Waits(member.key, f"{waits}{self.where}: {reason}{job}" if reason else ""))
+
+    def _drop(self, member: Member) -> None:
+        self._members.pop(member.key, None)
+        group = member.group
+        if not any(key in self._members for key in group.keys):
+            self._groups.pop(group.tag, None)
+            pending = self._pending.get(group.tag)
+            if pending is not None and not pending.is_under_way:
+                del self._pending[group.tag]
+            remove_group(group)

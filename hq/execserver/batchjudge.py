@@ -1,0 +1,63 @@
+"""How a run at a batch system ended, from what hq's runner wrote and what the batch system says. Pure but for the runner's last words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hq.execserver.backends.dialect import NativeJob, NativeState
+from hq.execserver.batchfiles import Group, last_words
+from hq.model.states import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`cause` None: exit code or signal decide. `never`: it did not begin, for this reason."""
+
+    cause: tuple[Outcome, str] | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    max_rss: int | None = None
+    cpu: float | None = None
+    at: float | None = None
+    never: str = ""
+
+
+def judge_exit(words: dict[str, Any], job: NativeJob | None, where: str) -> Verdict:
+    """The runner's own words; where it was told to end, the batch system says why."""
+    outcome = Outcome(words["outcome"])
+    reason = str(words.get("reason", ""))
+    if words.get("told") and outcome is Outcome.CANCELLED:
+        native = job if job is not None and job.state is NativeState.ENDED else None
+        outcome, reason = native_cause(native, where) or (Outcome.CANCELLED, f"it was ended at {where}")
+    cause = None if outcome is Outcome.OK else (outcome, reason)
+    return Verdict(cause, words.get("exit_code"), words.get("signal"), words.get("max_rss"), words.get("cpu"), words.get("at"))
+
+
+def native_cause(job: NativeJob | None, where: str) -> tuple[Outcome, str] | None:
+    """What the batch system did to a job, None if nothing."""
+    if job is None or job.outcome is None:
+        return None
+    why = f" ({job.reason})" if job.reason else ""
+    text = {
+        Outcome.TIMEOUT: f"ran into the time limit of {where}",
+        Outcome.MEMORY: f"ran into its memory limit at {where}",
+        Outcome.CANCELLED: f"was cancelled at {where}",
+    }.get(job.outcome, f"{where}: {job.word}")
+    return job.outcome, text + why
+
+
+def judge_native(job: NativeJob, has_begun: bool, where: str, group: Group) -> Verdict:
+    """The batch system's word alone: the runner could not write, or never ran."""
+    cause = native_cause(job, where)
+    said = last_words(group)
+    if not has_begun and (cause is None or cause[0] is Outcome.LOST):
+        if job.exit_code == 0:
+            hint = f"hq's runner did nothing there: is {group.directory} on a file system that the nodes share?"
+        else:
+            hint = f"hq's runner did not begin: {said or job.reason or job.word}"
+        return Verdict(never=f"{where}: {hint}")
+    if cause is None and job.exit_code is None and job.signal is None:
+        outcome = Outcome.LOST if has_begun else Outcome.CANCELLED
+        cause = (outcome, f"{where}: {job.word}{', ' + job.reason if job.reason else ''}{': ' + said if said else ''}")
+    return Verdict(cause, job.exit_code, job.signal)

@@ -1,0 +1,47 @@
+"""What a batch system's backend tells, as events for the core; and what of it stands in the journal."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from hq.core.runner_events import Event, RunHalted, RunNoted, RunStarted, RunWaits, StartFailed
+from hq.execserver.backends.base import Begun, Halted, NotBegun, Waits
+from hq.execserver.bootstrap import Bootstrap
+from hq.kernel.clock import Now
+from hq.kernel.places import hq_home
+from hq.model.batch import BATCH_BACKENDS
+
+if TYPE_CHECKING:
+    from hq.execserver.app import ExecServer
+    from hq.execserver.batch import BatchBackend
+
+
+def scripts_dir(bootstrap: Bootstrap, run_dir: str) -> str:
+    """Where scripts of jobs are written: where whatever runs them can read them."""
+    if bootstrap.backend in BATCH_BACKENDS:
+        return os.path.join(bootstrap.home or hq_home(), bootstrap.instance, "scripts", bootstrap.host)
+    return os.path.join(run_dir, "scripts")
+
+
+def batch_events(server: ExecServer, batch: BatchBackend, now: Now) -> list[Event]:
+    """The news since the last time."""
+    events: list[Event] = []
+    for news in batch.take_news():
+        key = news.key
+        if isinstance(news, Waits):
+            events.append(RunWaits(key, news.reason))
+        elif isinstance(news, Halted):
+            events.append(RunHalted(key, news.is_suspended, news.reason))
+        elif isinstance(news, Begun):
+            tag = server.tags.get(key, ("", 0, 0, ()))[0]
+            server.tags[key] = (tag, news.pid or 1, 0, ())
+            server.journal.note(t="started", key=key, pid=news.pid or 1, at=news.at)
+            if news.note:
+                events.append(RunNoted(key, news.note))
+            events.append(RunStarted(key, news.pid, news.at))
+        elif isinstance(news, NotBegun):
+            server.tags.pop(key, None)
+            server.journal.note(t="unstarted", key=key)
+            events.append(StartFailed(key, news.reason, now.wall, is_final=not news.is_again, is_refused=news.is_refused))
+    return events
