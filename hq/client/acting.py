@@ -1,4 +1,4 @@
-"""Verbs that change jobs: cancel, hold, release, requeue, modify, signal."""
+"""Verbs that change jobs: cancel, hold, release, requeue, resolve, modify, signal."""
 
 from __future__ import annotations
 
@@ -62,6 +62,13 @@ def as_text(field: str, value: Any) -> str:
     if field == "estimated_time":
         return str(round(value))
     return f"{value}B" if field == "estimated_memory" else str(value)
+
+
+def resolve(call: Call, words: list[str]) -> int:
+    """Say what became of jobs whose host is lost."""
+    if "as" not in call.values:
+        raise UsageError("what became of it? hq-client resolve ID --as ok, failed, lost or requeue")
+    return act(call, words, changes={"as": call.values["as"]})
 
 
 def signal(call: Call, words: list[str]) -> int:

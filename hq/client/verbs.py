@@ -106,6 +106,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("hold", WANTED, "keep waiting jobs from starting", "acting:act", (*FILTERS, REASON, JSON, QUIET), fixed={"action": "hold"}),
     Verb("release", WANTED, "let held jobs start", "acting:act", (*FILTERS, REASON, JSON, QUIET), fixed={"action": "release"}),
     Verb("requeue", WANTED, "stop running jobs and start them again", "acting:act", (*FILTERS, REASON, JSON, QUIET), fixed={"action": "requeue"}),
+    Verb("resolve", WANTED, "say what became of jobs whose host is lost", "acting:resolve",
+         (Option("--as", "what it is from now on", "WHAT", choices=("ok", "failed", "lost", "requeue")), *FILTERS, REASON, JSON, QUIET)),
     Verb("modify", WANTED, "change what waiting jobs ask for", "acting:modify", (*MODIFY, *FILTERS, REASON, JSON, QUIET)),
     Verb("signal", "SELECTION SIGNAL", "send a signal to the processes of running jobs", "acting:signal",
          (Option("-s --signal", "the signal, by name or number", "SIGNAL"), *FILTERS, REASON, JSON, QUIET)),

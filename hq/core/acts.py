@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hq.core.events import JobsActedOn, SignalRuns
 from hq.core.jobs import LiveJob
+from hq.core.lost import check_verdict, is_undecided, resolve
 from hq.core.modify import modify
 from hq.core.reports import finish, order_stop_of, wait_again
 from hq.core.selecting import NO_SUCH_JOB, named_indices, named_jobs, passes, unknown_names
@@ -15,7 +16,7 @@ from hq.model.ids import AttemptKey
 from hq.model.job import TaskRecord
 from hq.model.states import LinkState, Outcome, TaskState
 
-ACTIONS = ("cancel", "hold", "release", "requeue", "signal", "modify")
+ACTIONS = ("cancel", "hold", "release", "requeue", "signal", "modify", "resolve")
 #: What an administrator may do to the job of another.
 _ADMIN_ACTIONS = frozenset({"cancel", "hold", "release", "requeue"})
 
@@ -35,6 +36,8 @@ def _act(state: State, event: JobsActedOn) -> list[Result]:
         raise InputError(f"there is no action '{event.action}': {', '.join(ACTIONS)}")
     if event.action == "signal" and (event.signal is None or not 1 <= event.signal <= 64):
         raise InputError("a signal number from 1 to 64 is expected")
+    if event.action == "resolve":
+        check_verdict(event)
     if event.action == "modify" and not event.changes:
         raise InputError("nothing to change was named")
     selection = event.selection
@@ -89,9 +92,9 @@ def _whole(state: State, event: JobsActedOn, job: LiveJob, is_owner: bool) -> tu
         return _release_whole(state, job)
     if event.action == "modify":
         return True, modify(state, job, event.changes)
-    live = [task for task in job.tasks.values() if task.state.is_placed]
+    live = [task for task in job.tasks.values() if task.state.is_placed and (event.action != "resolve" or is_undecided(state, task))]
     if not live:
-        return False, "nothing of it runs"
+        return False, "no host of it is lost: there is nothing to decide" if event.action == "resolve" else "nothing of it runs"
     results = [_one(state, event, job, task.index, is_owner) for task in live]
     if len(results) == 1:
         return results[0]
@@ -195,6 +198,8 @@ def _one(state: State, event: JobsActedOn, job: LiveJob, index: int, is_owner: b
         return False, f"is {now.value}: {event.action} needs a task that runs"
     if event.action == "signal":
         return _signal(state, event, task)
+    if event.action == "resolve":
+        return resolve(state, event, job, task)
     return _requeue(state, event, job, task, is_owner)
 
 

@@ -11,6 +11,7 @@ from hq.core.events import (
     ClusterSwitched,
     ConfigurationRead,
     Event,
+    HostLost,
     HostRowChanged,
     HostsProbed,
     HostSwitched,
@@ -29,6 +30,7 @@ from hq.core.events import (
     UserSwitched,
     Watched,
 )
+from hq.core.lost import host_lost
 from hq.core.placement import QueueView, Seat, View, plan
 from hq.core.progress import Watchers
 from hq.core.state import Link, State
@@ -59,6 +61,7 @@ class Cluster(State):
             UserServerWent: self._user_server_went,
             LinkChanged: self._link_changed,
             LoadsSampled: self._loads_sampled,
+            HostLost: lambda event: host_lost(self, event),
             HostsProbed: self._hosts_probed,
             ConfigurationRead: lambda event: owners.configuration_read(self, event),
             HostSwitched: lambda event: owners.host_switched(self, event),

@@ -53,7 +53,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsActedOn:
-    """Somebody acted on jobs: cancel, hold, release, requeue, signal, modify. The reply is a list of (id text, is_done, text)."""
+    """Somebody acted on jobs: cancel, hold, release, requeue, signal, modify, resolve (`changes["as"]`). The reply is a list of (id text, is_done, text)."""
 
     token: object
     actor: str
@@ -107,6 +107,15 @@ class LinkChanged:
     host: str
     state: LinkState
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLost:
+    """The exec-server of `user` on `host` has not been heard for the lease and its margin, while his user-server was here."""
+
+    user: str
+    host: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,7 @@ class Unwatched:
 
 
 Event = (
-    JobsSubmitted | JobsActedOn | RunsReported | RollCalled | UserServerCame | UserServerWent | LinkChanged | LoadsSampled
+    JobsSubmitted | JobsActedOn | RunsReported | RollCalled | UserServerCame | UserServerWent | LinkChanged | HostLost | LoadsSampled
     | HostsProbed | ConfigurationRead | HostSwitched | HostRowChanged | ClusterSwitched | UserSwitched | KeyEnrolled
     | SlotsRecounted | Watched | Unwatched
 )  # fmt: skip

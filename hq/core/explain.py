@@ -82,7 +82,8 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
     elif task.state is TaskState.SUSPENDED:
         sentences.append(f"{name} is suspended on {task.host}. A signal CONT lets it go on: hq-client signal {name} CONT")
     else:
-        sentences.append(f"{name} was on {task.host}, which has not been heard since; how it stands there is not known.")
+        sentences.append(f"{name} was on {task.host}, which is lost: {printable(task.reason) or 'it is not heard'}. How it stands is not known.")
+        sentences.append(f"It goes on when the host is heard again, or you decide: hq-client resolve {name} --as ok|failed|lost|requeue")
     if task.outcome is Outcome.CANCELLED:
         sentences.append(f"It is being stopped: {printable(task.reason)}.")
     elif task.outcome is Outcome.LOST:

@@ -18,7 +18,7 @@ MAX_NEVER_STARTED = 5
 #: Pauses before the next try, in seconds; the first is at once.
 _PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
 #: So many attempts of a rerunnable task may be lost before it is given up.
-_MAX_LOST = 10
+MAX_LOST = 10
 _NOT_WANTED = "this attempt is not wanted any more"
 
 
@@ -77,7 +77,7 @@ def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew
     told = task.outcome  # what was ordered meanwhile
     if told is Outcome.LOST and outcome is not Outcome.OK:
         wait_again(state, job, task, task.reason)
-    elif told is None and outcome is Outcome.LOST and job.record.spec.is_rerunnable and task.attempt <= job.record.spec.retries + _MAX_LOST:
+    elif told is None and outcome is Outcome.LOST and job.record.spec.is_rerunnable and task.attempt <= job.record.spec.retries + MAX_LOST:
         wait_again(state, job, task, f"attempt {task.attempt} was lost on {task.host}: {report.reason or 'no reason was given'}")
     elif told is None and outcome is Outcome.FAILED and task.attempt <= job.record.spec.retries:
         code = f"signal {report.signal}" if report.signal else f"exit code {report.exit_code}"

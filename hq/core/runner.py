@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGTSTP
 from typing import Any
 
+from hq.core.leases import LEASE_GRACE
 from hq.core.runner_events import (
     BlobsArrived,
     Event,
@@ -172,7 +173,8 @@ class Runner:
         run.phase = Phase.STOPPING
         run.is_suspended = False
         out.actions.append(SignalRun(run.key, SIGTERM, is_ending=True))
-        self._set_due(run, now.boot + max(0.0, run.spec.grace))
+        is_lost = run.cause is not None and run.cause[0] is Outcome.LOST  # somebody counts on its end by then
+        self._set_due(run, now.boot + max(0.0, min(run.spec.grace, LEASE_GRACE) if is_lost else run.spec.grace))
 
     def _on_signal(self, event: SignalAsked, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)

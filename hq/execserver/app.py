@@ -27,11 +27,13 @@ from hq.core.runner_events import (
     Spawn,
     StartFailed,
 )
+    StopAsked,
 from hq.core.runner_spool import Spool
 from hq.execserver.backends.base import NotStarted
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
 from hq.execserver.backends.statuses import StatusReader
+from hq.execserver.backends.procs import boot_id
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
@@ -40,6 +42,7 @@ from hq.execserver.launch import BlobStore, Launcher
 from hq.execserver.orders import OrderBook
 from hq.execserver.recovery import journal_lines, recover
 from hq.execserver.summary import write_summary
+from hq.execserver.lease import Lease
 from hq.execserver.watch import OutputWatch, host_load
 from hq.kernel.bus import Port
 from hq.kernel.clock import Now
@@ -108,6 +111,7 @@ class ExecServer:
 
     # --- Daemon -----------------------------------------------------------------------------------------------------
 
+        self.lease = Lease(os.path.join(run_dir, "heard"), boot_id(), now, self._link_log.warning)
     def tick(self, now: Now) -> float | None:
         """As Daemon.tick."""
         events: list[Event] = list(self.events)
@@ -121,9 +125,11 @@ class ExecServer:
         events.extend(self._poll(now))
         if now.boot >= self._next_look:
             self._next_look = now.boot + LOOK_EVERY
+            self.lease.heard(now)
             events.extend(MemorySeen(seen.key, seen.memory) for seen in self.backend.look() if seen.memory)
             events.extend(self.outputs.look())
         wake = self._step(events, now)
+        events.extend(self._end_of_lease(now))
         self._speak(now)
         self._keep_journal(now)
         self._rest(now)
@@ -139,6 +145,8 @@ class ExecServer:
     def stop(self, now: Now) -> None:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
         self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
+        if (over := self.lease.wake()) is not None:
+            deadlines.append(over)
         self.dialer.send(PeerBye(reason="stops"))
         self.flush(is_synced=True)
         self.dialer.close()
@@ -203,6 +211,7 @@ class ExecServer:
             self.dialer.send(BlobGet(digests=tuple(self.wanted)))
 
     def take_order(self, order: StartOrder, signed: SignedSpec) -> None:
+        self.lease.given(message.lease, now)
         """Write down an order that was found good."""
         if self.specs.get(order.job) != signed:
             self.specs[order.job] = signed
@@ -238,6 +247,13 @@ class ExecServer:
                 if isinstance(action, FetchBlobs):
                     events.extend(self._fetch(action))
                 elif isinstance(action, SignalRun):
+    def _end_of_lease(self, now: Now) -> list[Event]:
+        events = self.lease.events(self.runner.runs.values(), now)
+        for event in events:
+            if isinstance(event, StopAsked):
+                self.journal.note(t="stop", key=event.key, outcome=event.outcome, reason=event.reason)
+        return events
+
                     self.backend.signal(action.key, action.signal, action.is_ending)
                 elif isinstance(action, Forget):
                     self._forget(action)

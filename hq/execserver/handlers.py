@@ -117,6 +117,7 @@ def on_bye(server: ExecServer, message: PeerBye, now: Now) -> list[Event]:
 HANDLERS: dict[type[Message], Callable[[Any, Any, Now], list[Event]]] = {
     RunStart: on_start,
     RunStop: on_stop,
+    server.lease.suspended(now)
     RunSignal: on_signal,
     RunRecorded: on_recorded,
     BlobPut: on_blobs,

@@ -92,7 +92,8 @@ class JobSubmitted(Message, frozen=True, kw_only=True, tag="job.submitted"):
 
 
 class JobAct(Message, frozen=True, kw_only=True, tag="job.act"):
-    """Do something to jobs. `action`: cancel, hold, release, requeue, signal, modify. `changes`: fields of Wishes as text, for modify."""
+    """Do something to jobs. `action`: cancel, hold, release, requeue, signal, modify, resolve. `changes`: fields of Wishes as text, for modify;
+    for resolve `as`: ok, failed, lost or requeue."""
 
     sent_by: ClassVar = CLIENT | USER | ADMIN
     answered_by: ClassVar = ("job.acted", "problem")

@@ -36,6 +36,7 @@ class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):
     user: str
     heartbeat: float
     hosts: tuple[HostSpec, ...]
+    lease: float = 0.0  # after so many seconds of silence an exec-server ends what may be run again; 0: not said
 
 
 class PeerRefused(Message, frozen=True, kw_only=True, tag="peer.refused"):

@@ -99,9 +99,10 @@ class ExecHello(Message, frozen=True, kw_only=True, tag="exec.hello"):
 
 
 class ExecWelcome(Message, frozen=True, kw_only=True, tag="exec.welcome"):
-    """The user-server's answer. `slots`: how many runs at once (further orders queue)."""
+    """The user-server's answer. `slots`: how many runs at once (further orders queue). `lease` as in peer.welcome."""
 
     sent_by: ClassVar = USER
     heartbeat: float
     epoch: int
     slots: int
+    lease: float = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 
 from hq.core.cluster import Cluster
 from hq.core.events import Action, ConfigurationRead, Event, Unwatched, UserServerWent
+from hq.core.leases import Leases
 from hq.db.store import Store
 from hq.errors import DatabaseError, HqError, RefusedError, UnavailableError
 from hq.kernel.bus import Peer, Port, Received
@@ -24,7 +25,7 @@ from hq.model.changes import AuditRecord
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.peers import PeerBye, PeerHeartbeat
-from hq.server import admin_daemon, enrolment, handlers, performers, probe
+from hq.server import admin_daemon, enrolment, handlers, leases, performers, probe
 from hq.server.batch import Ask, Batch
 from hq.server.configuration import read_configuration
 from hq.server.enrolsocket import EnrolSocket
@@ -67,6 +68,7 @@ class Server:
         self.enrol_socket = enrol
         self.enrolment = enrolment.Enrolment(instance)
         self.gate = Gate()
+        self.leases = Leases()
         snapshot = store.load()
         self.settings = dict(snapshot.settings)
         self.cluster = Cluster(instance, snapshot, now.wall)
@@ -239,6 +241,7 @@ class Server:
                 self.end_session(session, f"silent for {self.now.boot - session.heard:.0f} s")
             for session in self.sessions:
                 self.outbox.tell(session.peer, PeerHeartbeat())
+            leases.look(self)
         elif name == "probe":
             probe.start(self)
         elif name == "housekeeping":

@@ -19,7 +19,7 @@ from hq.server.selecting import check_selection, with_last
 if TYPE_CHECKING:
     from hq.server.daemon import Server
 
-ACTIONS = ("cancel", "hold", "release", "requeue", "signal", "modify")
+ACTIONS = ("cancel", "hold", "release", "requeue", "signal", "modify", "resolve")
 MAX_BLOB = 32 << 20
 MAX_ITEMS = 100_000
 MAX_REASON = 1000

@@ -47,7 +47,7 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
     server.log.category("system").info("user-server of %s came: %s at %s, hq %s", user, message.machine, message.address, message.version)
     hosts = tuple(host.record.spec for host in server.cluster.hosts.values() if host.record.is_listed)
     request.reply(PeerWelcome(version=VERSION, instance=server.instance, epoch=server.epoch, user=user,
-                              heartbeat=server.timers.intervals()["heartbeat"], hosts=hosts))  # fmt: skip
+                              heartbeat=server.timers.intervals()["heartbeat"], hosts=hosts, lease=server.config.lease))  # fmt: skip
 
 
 def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str, str]:

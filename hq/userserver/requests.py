@@ -68,7 +68,7 @@ def _forward(server: UserServer, asker: Asker, message: Message, *, is_repeatabl
 
 def _act(server: UserServer, asker: Asker, message: JobAct) -> None:
     def answered(answer: Message, is_last: bool) -> None:
-        if isinstance(answer, JobActed) and message.action in ("requeue", "resolve"):
+        if isinstance(answer, JobActed) and "requeue" in (message.action, message.changes.get("as")):
             server.execs.ledger.granted(message.selection, [result.id for result in answer.results if result.is_done])
         asker.answer(answer)
 

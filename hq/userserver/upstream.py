@@ -56,6 +56,7 @@ class ServerLink:
         self.rule = Upstream(now.boot)
         self.requests: Requests[Ask] = Requests()
         self.reason = ""  # why we are not in
+        self.lease = 0.0  # of exec-servers, as hq-server says it
         self._port = port
         self._address = address
         self._hello = hello
@@ -229,6 +230,7 @@ class ServerLink:
             self.reason = ""
             self._was_enrolled = False
             self.rule.welcomed(now, message.heartbeat, message.epoch)
+            self.lease = message.lease
             self._log.info("hq-server %s at %s let us in as %s", message.version, self._address, message.user)
             self._on_welcome(message)
             for pending in self.requests.all():
