@@ -55,8 +55,8 @@ class State:
         self.present: set[str] = set()  # users whose user-server is here
         self.gone: dict[str, str] = {}  # user → why it went
         self.links: dict[tuple[str, str], Link] = {}
-        self.bad: dict[str, dict[str, None]] = {}  # user → hosts whose link is closed
         self.lost: set[tuple[str, str]] = set()  # (user, host) whose lease is over and that were not heard since
+        self.bad: dict[str, dict[str, None]] = {}  # user → hosts whose link is closed
         self.queues: dict[Shape, list[tuple[int, int, int]]] = {}  # heaps of (-priority, job id, version)
         self.stale: dict[Shape, int] = {}  # entries met that had nothing to start
         self.begins: list[tuple[float, int]] = []
@@ -376,6 +376,8 @@ class State:
         else:
             self.links[user, host] = link
         known = self.hosts.get(host)
+        if link.state is LinkState.ALIVE:
+            self.lost.discard((user, host))
         if known is not None:
             if link.state is LinkState.ALIVE:
                 known.alive.add(user)
@@ -383,8 +385,6 @@ class State:
                 known.alive.discard(user)
         if link.state in CLOSED_LINKS:
             self.bad.setdefault(user, {})[host] = None
-        if link.state is LinkState.ALIVE:
-            self.lost.discard((user, host))
         elif host in self.bad.get(user, {}):
             del self.bad[user][host]
             if not self.bad[user]:

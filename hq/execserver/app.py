@@ -26,23 +26,23 @@ from hq.core.runner_events import (
     SignalRun,
     Spawn,
     StartFailed,
-)
     StopAsked,
+)
 from hq.core.runner_spool import Spool
 from hq.execserver.backends.base import NotStarted
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
-from hq.execserver.backends.statuses import StatusReader
 from hq.execserver.backends.procs import boot_id
+from hq.execserver.backends.statuses import StatusReader
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
 from hq.execserver.journal import REWRITE_SIZE, Journal, read_journal
 from hq.execserver.launch import BlobStore, Launcher
+from hq.execserver.lease import Lease
 from hq.execserver.orders import OrderBook
 from hq.execserver.recovery import journal_lines, recover
 from hq.execserver.summary import write_summary
-from hq.execserver.lease import Lease
 from hq.execserver.watch import OutputWatch, host_load
 from hq.kernel.bus import Port
 from hq.kernel.clock import Now
@@ -106,12 +106,12 @@ class ExecServer:
         self._idle_since: float | None = None
         self.events: deque[Event] = deque()
         self._trouble = ""
+        self.lease = Lease(os.path.join(run_dir, "heard"), boot_id(), now, self._link_log.warning)
         self.dialer = Dialer(bootstrap.upstreams, bootstrap.heartbeat, make_port, self._hello)
         recover(self, recovered, now)
 
     # --- Daemon -----------------------------------------------------------------------------------------------------
 
-        self.lease = Lease(os.path.join(run_dir, "heard"), boot_id(), now, self._link_log.warning)
     def tick(self, now: Now) -> float | None:
         """As Daemon.tick."""
         events: list[Event] = list(self.events)
@@ -120,16 +120,16 @@ class ExecServer:
             if received.letter is None:
                 self._link_log.warning("from the user-server: %s", received.note)
                 continue
+            self.lease.heard(now)
             for message in received.letter.messages:
                 events.extend(self._heard(message, received.letter.id, now))
         events.extend(self._poll(now))
+        events.extend(self._end_of_lease(now))
         if now.boot >= self._next_look:
             self._next_look = now.boot + LOOK_EVERY
-            self.lease.heard(now)
             events.extend(MemorySeen(seen.key, seen.memory) for seen in self.backend.look() if seen.memory)
             events.extend(self.outputs.look())
         wake = self._step(events, now)
-        events.extend(self._end_of_lease(now))
         self._speak(now)
         self._keep_journal(now)
         self._rest(now)
@@ -138,6 +138,8 @@ class ExecServer:
             deadlines.append(now.boot + LEFTOVER_POLL)
         if self._idle_since is not None:
             deadlines.append(self._idle_since + self.bootstrap.idle)
+        if (over := self.lease.wake()) is not None:
+            deadlines.append(over)
         if self.events or self.journal.is_behind:
             deadlines.append(now.boot + (0.0 if self.events else 1.0))
         return min(each for each in deadlines if each is not None)
@@ -145,8 +147,6 @@ class ExecServer:
     def stop(self, now: Now) -> None:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
         self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
-        if (over := self.lease.wake()) is not None:
-            deadlines.append(over)
         self.dialer.send(PeerBye(reason="stops"))
         self.flush(is_synced=True)
         self.dialer.close()
@@ -204,6 +204,7 @@ class ExecServer:
         if not self.dialer.is_linked:
             self._link_log.info("linked by %s", self.dialer.route)
         self.dialer.welcomed(message.heartbeat, now)
+        self.lease.given(message.lease, now)
         runs = dict.fromkeys((*self.runner.runs, *self.spool.attempts()))
         self.dialer.send(host_load(self.bootstrap.host), RunRoll(host=self.bootstrap.host, runs=tuple(runs)))
         self._sent = 0
@@ -211,7 +212,6 @@ class ExecServer:
             self.dialer.send(BlobGet(digests=tuple(self.wanted)))
 
     def take_order(self, order: StartOrder, signed: SignedSpec) -> None:
-        self.lease.given(message.lease, now)
         """Write down an order that was found good."""
         if self.specs.get(order.job) != signed:
             self.specs[order.job] = signed
@@ -235,6 +235,13 @@ class ExecServer:
         events.extend(LeftoversGone(key) for key in gone)
         return events
 
+    def _end_of_lease(self, now: Now) -> list[Event]:
+        events = self.lease.events(self.runner.runs.values(), now)
+        for event in events:
+            if isinstance(event, StopAsked):
+                self.journal.note(t="stop", key=event.key, outcome=event.outcome, reason=event.reason)
+        return events
+
     def _step(self, events: list[Event], now: Now) -> float | None:
         """Let the core decide until it has no more orders. Outcomes of actions are events again."""
         reports = []
@@ -247,13 +254,6 @@ class ExecServer:
                 if isinstance(action, FetchBlobs):
                     events.extend(self._fetch(action))
                 elif isinstance(action, SignalRun):
-    def _end_of_lease(self, now: Now) -> list[Event]:
-        events = self.lease.events(self.runner.runs.values(), now)
-        for event in events:
-            if isinstance(event, StopAsked):
-                self.journal.note(t="stop", key=event.key, outcome=event.outcome, reason=event.reason)
-        return events
-
                     self.backend.signal(action.key, action.signal, action.is_ending)
                 elif isinstance(action, Forget):
                     self._forget(action)

@@ -110,6 +110,7 @@ def nothing(server: ExecServer, message: Message, now: Now) -> list[Event]:
 def on_bye(server: ExecServer, message: PeerBye, now: Now) -> list[Event]:
     """The user-server stops. Runs run on; it is dialled again until it (or another one) is back."""
     server.log.info("the user-server says goodbye: %s", message.reason)
+    server.lease.suspended(now)
     server.dialer.lost("said goodbye", now)
     return []
 
@@ -117,7 +118,6 @@ def on_bye(server: ExecServer, message: PeerBye, now: Now) -> list[Event]:
 HANDLERS: dict[type[Message], Callable[[Any, Any, Now], list[Event]]] = {
     RunStart: on_start,
     RunStop: on_stop,
-    server.lease.suspended(now)
     RunSignal: on_signal,
     RunRecorded: on_recorded,
     BlobPut: on_blobs,
