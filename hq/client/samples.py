@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hq.kernel.backends import sample_backends
 from hq.kernel.clustertab import COLUMNS, OPTIONAL_COLUMNS
 from hq.kernel.config import sample_server_config
 from hq.model.host import HostSpec
@@ -28,7 +29,7 @@ def cluster_tab(hosts: Sequence[HostSpec]) -> str:
         "# active                     true or false: whether jobs are placed there when hq sees the host for the first time",
         "# and, if the header names them:",
         "# transport                  ssh (the default), openssh (the system's ssh command) or local (this machine, without ssh)",
-        "# backend                    what runs the jobs there; process, if empty",
+        "# backend                    what runs the jobs there: process (if empty), or slurm or torque: the host stands for a batch system, see backends.yaml",
         "# queue                      the queue that the host belongs to",
         "# resources                  what else can be counted: gpu=2,licence=5",
         "# memory                     what all jobs there may have together: 64G",
@@ -105,6 +106,7 @@ def samples() -> dict[str, str]:
     return {
         "cluster.tab.sample": cluster_tab(hosts),
         "users.sample": users((("alice", "user,admin"), ("bob", "user"))),
+        "backends.yaml.sample": sample_backends(),
         "hq.yaml.sample": sample_server_config(instance="site-0123abcd"),
         "client.yaml.sample": client_yaml("site-0123abcd", "tcp://login.example.org:10101", "0" * 40, "/srv/hq/var/run/enrol.sock"),
         "hq-db.cfg.sample": database_cfg("sqlite:////srv/hq/var/state.db"),

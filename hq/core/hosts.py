@@ -9,6 +9,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import exp
 
+from hq.model.batch import BATCH_BACKENDS
 from hq.model.host import HostRecord, HostSpec, LoadSample
 from hq.model.ids import TaskKey
 from hq.model.job import JobSpec
@@ -20,7 +21,7 @@ LOAD_LIMIT = 1.1
 #: The decay of load1 (seconds).
 _LOAD_MEMORY = 60.0
 #: What is placeable in this version of the house.
-PLACEABLE_BACKENDS = frozenset({"process"})
+PLACEABLE_BACKENDS = frozenset({"process"}) | BATCH_BACKENDS
 
 
 class HostState:

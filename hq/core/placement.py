@@ -1,6 +1,7 @@
 """Which waiting tasks go where: a pure proposal over a view of the cluster. Nothing here changes a job or a host.
 
-Priority, then first come; for each the host with most room: free slots, or what the load leaves if that is less. Within a plan room
+Priority, then first come; for each the host with most room: free slots, or what the load leaves if that is less. Hosts of the owner's
+own come before synthetic ones: there a task starts at once, while a batch system has a queue of its own. Within a plan room
 only shrinks, so a shape that did not fit once is not looked at again, and each class of demands keeps a heap of the hosts that suit
 it, put right when it is read. The applier checks again and takes what still fits.
 """
@@ -13,12 +14,13 @@ from typing import NamedTuple
 
 from hq.core.hosts import HostState
 from hq.core.jobs import Shape
+from hq.model.batch import BATCH_BACKENDS
 
 
 class Seat:
     """A host in a plan: what it still has. `room`: slots that both its maximum and its load allow."""
 
-    __slots__ = ("free", "headroom", "is_idle", "memory", "name", "order", "resources", "queue", "room")
+    __slots__ = ("free", "headroom", "is_batch", "is_idle", "memory", "name", "order", "resources", "queue", "room")
 
     def __init__(self, host: HostState, now: float) -> None:
         spec = host.record.spec
@@ -27,6 +29,7 @@ class Seat:
         self.queue = spec.queue
         self.free = host.free
         self.headroom = host.headroom(now)
+        self.is_batch = spec.backend in BATCH_BACKENDS
         self.is_idle = not host.occupied
         self.memory = host.memory_free()
         self.resources = {name: host.resource_free(name) for name in spec.resources}
@@ -91,21 +94,26 @@ class _Bench:
 
     def __init__(self, seats: list[Seat], shape: Shape, bad: frozenset[str]) -> None:
         self.heap: list[tuple[int, int, Seat]] = []
+        self.batch: list[tuple[int, int, Seat]] = []
         self.shut: list[Seat] = []
         self.is_load_bound = False
         for seat in seats:
             if seat.suits(shape, bad):
                 if seat.room:
-                    self.heap.append((-seat.room, seat.order, seat))
+                    (self.batch if seat.is_batch else self.heap).append((-seat.room, seat.order, seat))
                 if seat.room < seat.free:
                     self.shut.append(seat)
         heapify(self.heap)
+        heapify(self.batch)
         # the least loaded last, where it is taken from
         self.shut.sort(key=lambda seat: (seat.headroom or 0.0, -seat.order))
 
     def best(self, shape: Shape) -> Seat | None:
         """The seat to take, or None."""
-        heap, slots = self.heap, shape.slots
+        return self._roomiest(self.heap, shape) or self._roomiest(self.batch, shape) or self._shut_one(shape)
+
+    def _roomiest(self, heap: list[tuple[int, int, Seat]], shape: Shape) -> Seat | None:
+        slots = shape.slots
         while heap:
             room, order, seat = heap[0]
             if seat.room != -room:
@@ -119,8 +127,11 @@ class _Bench:
                 heappop(heap)  # it will not get more within this plan
             else:
                 return seat
-        # a high load must not starve a job for ever: a host where nothing of ours runs takes one
-        shut = self.shut
+        return None
+
+    def _shut_one(self, shape: Shape) -> Seat | None:
+        """A high load must not starve a job for ever: a host where nothing of ours runs takes one."""
+        shut, slots = self.shut, shape.slots
         while shut and not shut[-1].is_idle:
             shut.pop()
             self.is_load_bound = True

@@ -23,17 +23,20 @@ from hq.core.runner_events import (
     MemorySeen,
     RunEnded,
     RunStarted,
+    RunWaits,
     SignalRun,
     Spawn,
     StartFailed,
     StopAsked,
 )
 from hq.core.runner_spool import Spool
-from hq.execserver.backends.base import NotStarted
+from hq.execserver.backends.base import Backend, NotStarted, Started
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
 from hq.execserver.backends.procs import boot_id
 from hq.execserver.backends.statuses import StatusReader
+from hq.execserver.batch import BatchBackend
+from hq.execserver.batchnews import batch_events, scripts_dir
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
@@ -53,6 +56,7 @@ from hq.kernel.places import hq_home
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
 from hq.model.runs import StartOrder
+from hq.model.states import RunKind
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.peers import PeerBye, PeerHeartbeat
@@ -70,7 +74,7 @@ class ExecServer:
 
     def __init__(
         self, bootstrap: Bootstrap, run_dir: str, log: Log, make_port: Callable[[str], Port], now: Now, *,
-        load: Callable[[], Bootstrap] | None = None, cgroups: CgroupManager | None = None,
+        load: Callable[[], Bootstrap] | None = None, cgroups: CgroupManager | None = None, batch: BatchBackend | None = None,
     ) -> None:  # fmt: skip
         self.bootstrap = bootstrap
         self.log: Logger = log.category("runs")
@@ -85,13 +89,14 @@ class ExecServer:
         self.orders = OrderBook(bootstrap.instance, bootstrap.user, bootstrap.sign_public)
         self.launcher = Launcher(
             bootstrap.host, bootstrap.home or hq_home(), BlobStore(os.path.join(run_dir, "blobs")),
-            os.path.join(run_dir, "scripts"), Sealer(bootstrap.seal_key),
+            scripts_dir(bootstrap, run_dir), Sealer(bootstrap.seal_key),
         )  # fmt: skip
         path = os.path.join(run_dir, "journal")
         recovered = read_journal(path)
         self.journal = Journal(path)
         self.statuses = StatusReader(os.path.join(run_dir, "statuses"))
-        self.backend = ProcessBackend(self._note_status, self.statuses, cgroups)
+        self.batch = batch
+        self.backend: Backend = batch or ProcessBackend(self._note_status, self.statuses, cgroups)
         self.outputs = OutputWatch(log.category("output").warning)
         self.runner = Runner(bootstrap.slots)
         # sequences of a journal that was lost must not come again
@@ -134,6 +139,8 @@ class ExecServer:
         self._keep_journal(now)
         self._rest(now)
         deadlines = [self.dialer.keep_up(now), self._next_look if self.runner.runs else None, wake]
+        if self.batch is not None:
+            deadlines.append(self.batch.wake())
         if self.backend.is_watching_leftovers:
             deadlines.append(now.boot + LEFTOVER_POLL)
         if self._idle_since is not None:
@@ -165,7 +172,7 @@ class ExecServer:
         if told.sign_public != self.bootstrap.sign_public:
             self.orders = OrderBook(told.instance, told.user, told.sign_public)
         if told.seal_key != self.bootstrap.seal_key:
-            self.launcher = Launcher(told.host, self.launcher.home, self.launcher.blobs, os.path.join(self._run_dir, "scripts"), Sealer(told.seal_key))
+            self.launcher = Launcher(told.host, self.launcher.home, self.launcher.blobs, scripts_dir(told, self._run_dir), Sealer(told.seal_key))
         self.bootstrap = told
         if not same_link or not self.dialer.is_linked:
             self._link_log.info("told to dial %s", ", ".join(told.upstreams))
@@ -206,7 +213,7 @@ class ExecServer:
         self.dialer.welcomed(message.heartbeat, now)
         self.lease.given(message.lease, now)
         runs = dict.fromkeys((*self.runner.runs, *self.spool.attempts()))
-        self.dialer.send(host_load(self.bootstrap.host), RunRoll(host=self.bootstrap.host, runs=tuple(runs)))
+        self.dialer.send(*self._load_here(), RunRoll(host=self.bootstrap.host, runs=tuple(runs)))
         self._sent = 0
         if self.wanted:
             self.dialer.send(BlobGet(digests=tuple(self.wanted)))
@@ -225,11 +232,16 @@ class ExecServer:
 
     # --- step and perform -------------------------------------------------------------------------------------------
 
+    def _load_here(self) -> tuple[Message, ...]:
+        """The load of this machine; that of a login node says nothing about the batch system behind it."""
+        return (host_load(self.bootstrap.host),) if self.batch is None else ()
+
     def _poll(self, now: Now) -> list[Event]:
         ended, gone = self.backend.poll(now.boot)
-        events: list[Event] = [
-            RunEnded(key=each.key, at=now.wall, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,
-                     reason=each.reason, has_leftovers=each.has_leftovers, is_memory=each.is_memory)
+        events: list[Event] = [] if self.batch is None else batch_events(self, self.batch, now)
+        events += [
+            RunEnded(key=each.key, at=now.wall if each.at is None else each.at, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,
+                     reason=each.reason, has_leftovers=each.has_leftovers, is_memory=each.is_memory, cause=each.cause)
             for each in ended
         ]  # fmt: skip
         events.extend(LeftoversGone(key) for key in gone)
@@ -255,6 +267,8 @@ class ExecServer:
                     events.extend(self._fetch(action))
                 elif isinstance(action, SignalRun):
                     self.backend.signal(action.key, action.signal, action.is_ending)
+                    if self.batch is not None:
+                        events.extend(batch_events(self, self.batch, now))
                 elif isinstance(action, Forget):
                     self._forget(action)
             if spawns:
@@ -290,7 +304,11 @@ class ExecServer:
             if isinstance(made, NotStarted):
                 self.log.info("%s not started: %s", key, made.reason)
                 self.journal.note(t="unstarted", key=key)
-                events.append(StartFailed(key, made.reason, now.wall, made.exit_code))
+                events.append(StartFailed(key, made.reason, now.wall, made.exit_code, is_refused=made.is_refused))
+                continue
+            if not isinstance(made, Started):
+                self.tags[key] = (tags[key], 0, 0, ())
+                events.append(RunWaits(key, ""))
                 continue
             assert not isinstance(launch, NotStarted)
             self.journal.note(t="started", key=key, pid=made.pid, starttime=made.starttime, at=now.wall, outputs=made.outputs)
@@ -308,7 +326,7 @@ class ExecServer:
         self.outputs.forget(key)
         was_here = self.tags.pop(key, None) is not None
         signed = self.specs.get(key.job)
-        if was_here and signed is not None:
+        if was_here and signed is not None and action.report.kind is RunKind.ENDED:
             try:
                 write_summary(self.launcher, self.orders.open(signed), StartOrder(*key, ()), action.report)
             except OSError as error:
@@ -331,7 +349,7 @@ class ExecServer:
         if not self.dialer.is_linked:
             return
         if self.dialer.is_beat_due(now):
-            self.dialer.send(PeerHeartbeat(), host_load(self.bootstrap.host))
+            self.dialer.send(PeerHeartbeat(), *self._load_here())
         if self.spool.batches and now.boot - self._sent_at >= RESEND_AFTER:
             self._sent = 0
         count = 0

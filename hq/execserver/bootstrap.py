@@ -12,10 +12,14 @@ import msgspec
 from hq.errors import InputError
 from hq.kernel.files import read_secret, write_secret
 from hq.kernel.places import is_plain_name
+from hq.model.batch import BATCH_BACKENDS, BatchSettings
 
 
 class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
-    """See the fields of the start dialogue. `idle`: seconds without anything to do until it ends. `home`: HQ_HOME on the host, empty: the default."""
+    """See the fields of the start dialogue. `idle`: seconds without anything to do until it ends. `home`: HQ_HOME on the host, empty: the default.
+
+    `batch`: with the backend of a batch system, how it is used.
+    """
 
     instance: str
     host: str
@@ -33,6 +37,8 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
     allow_root: bool = False
     idle: float = 600.0
     home: str = ""
+    backend: str = "process"
+    batch: BatchSettings | None = None
 
     def __repr__(self) -> str:
         return f"Bootstrap({self.instance}, {self.user}@{self.host})"
@@ -52,6 +58,8 @@ def parse_bootstrap(text: str | bytes) -> Bootstrap:
         raise InputError("the start line names no address of the user-server")
     if len(found.upstream_key) != 40 or len(found.public) != 40 or len(found.secret) != 40:
         raise InputError("a CURVE key in the start line does not have 40 characters")
+    if found.backend != "process" and found.backend not in BATCH_BACKENDS:
+        raise InputError(f"there is no backend '{found.backend}': process, {', '.join(sorted(BATCH_BACKENDS))}")
     if not 0 < found.heartbeat <= 3600:
         raise InputError("the heartbeat in the start line is out of range")
     return found

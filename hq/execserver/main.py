@@ -211,8 +211,9 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
     from hq.execserver.supervisor import become_subreaper
     from hq.kernel.clock import SystemClock
     from hq.kernel.log import open_log
-    from hq.kernel.loop import Loop
+    from hq.kernel.loop import Loop, ThreadBackground
     from hq.kernel.zmqbus import ZmqClient
+    from hq.model.batch import BATCH_BACKENDS
 
     os.chdir("/")
     become_subreaper()
@@ -226,9 +227,15 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
         now = server.bootstrap
         return ZmqClient(address, now.upstream_key, now.public, now.secret)
 
-    server = ExecServer(told, run_dir, log, dial, clock.now(), load=lambda: load_bootstrap(run_dir), cgroups=cgroups)
+    background = ThreadBackground(4)
+    batch = None
+    if told.backend in BATCH_BACKENDS:
+        from hq.execserver.batchsetup import make_batch
+
+        batch = make_batch(told, background, log.category("batch"))
+    server = ExecServer(told, run_dir, log, dial, clock.now(), load=lambda: load_bootstrap(run_dir), cgroups=cgroups, batch=batch)
     guarded = Guarded(server, os.path.join(run_dir, "lock"), os.getppid(), log.category("link"))
-    loop = Loop(guarded, clock)
+    loop = Loop(guarded, clock, background=background)
     server.dialer.on_open = loop.add_port
     server.dialer.on_close = loop.remove_port
 

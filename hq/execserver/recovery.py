@@ -51,12 +51,15 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
     if not known.tag:
         server.runner.restore(Run(known.order, spec, Phase.QUEUED, now.boot), now)
     else:
-        run = Run(known.order, spec, Phase.RUNNING, now.boot, pid=known.pid or None, started=known.started)
+        # a batch system may have had it for days before it begins
+        is_waiting = server.batch is not None and not known.pid
+        run = Run(known.order, spec, Phase.STARTING if is_waiting else Phase.RUNNING, now.boot, pid=known.pid or None,
+                  started=None if is_waiting else known.started, is_submitted=is_waiting)  # fmt: skip
         server.runner.restore(run, now)
         server.tags[key] = (known.tag, known.pid, known.starttime, known.outputs)
         if known.ended is not None:
             server.events.append(RunEnded(key=key, at=now.wall, exit_code=known.ended.code, signal=known.ended.signal))
-        elif not is_same_boot:
+        elif not is_same_boot and server.batch is None:
             server.events.append(RunEnded(key=key, at=now.wall, reason="the host was restarted while it ran"))
         else:
             server.backend.adopt(key, known.tag, known.pid, known.starttime)

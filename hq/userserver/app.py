@@ -9,9 +9,11 @@ import secrets
 import socket
 import sys
 import time
+from urllib.parse import urlsplit
 
 from hq import VERSION
 from hq.errors import HqError, UnavailableError
+from hq.kernel.backends import read_backends
 from hq.kernel.clock import Clock, SystemClock
 from hq.kernel.detach import Starting, detach
 from hq.kernel.files import Lock, is_network_filesystem, lock_file, make_private_dir
@@ -108,6 +110,8 @@ def run(config: ClientConfig, run_dir: str, starting: Starting, *, idle: float |
         log = open_log("user-server", make_private_dir(os.path.join(run_dir, "log")) if is_logged else None, level)
         if is_network_filesystem(run_dir):
             log.category("system").warning("%s is on a network file system; its lock may not hold", run_dir)
+        # a mistake in it is told now, and not first when a host is needed
+        read_backends(config.etc)
         server, loop = build(config, run_dir, log, SystemClock(), idle=idle)
     except (HqError, OSError) as error:
         starting.fail(f"hq-user-server: {error}", getattr(error, "exit_code", 1))
@@ -145,7 +149,7 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     memory = HostMemory(os.path.join(run_dir, "hosts.json"), log.category("hosts"), allow_root=config.allow_root or (uid == 0 and is_in_container()))
     starter = Starter(
         transport=Transports(transport_settings(config, run_dir)), background=background, routes=routes, keys=exec_keys, keyring=keyring,
-        memory=memory, instance=config.instance, user=user, heartbeat=EXEC_HEARTBEAT,
+        memory=memory, instance=config.instance, user=user, heartbeat=EXEC_HEARTBEAT, backends=lambda: read_backends(config.etc),
     )  # fmt: skip
     execs = ExecLinks(
         port=port, starter=starter, memory=memory, log=log.category("hosts"), seed=secrets.randbits(32), heartbeat=EXEC_HEARTBEAT,
@@ -166,6 +170,8 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     upstream = ServerLink(client, config.server, lambda: hello, enroller, log.category("link"), now, on_message=server.on_message,
                           on_welcome=server.on_welcome, on_refused=server.on_refused)  # fmt: skip
     enroller.send = upstream.send_enrol
+    there = urlsplit(config.server)
+    background.run(upstream.looked_up, lambda: socket.getaddrinfo(there.hostname, there.port))
     server.connect(upstream, execs)
     loop = Loop(server, clock, [port, client], background)
     door.listen(os.path.join(run_dir, "client.sock"))

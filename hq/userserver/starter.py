@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hq import VERSION
 from hq.errors import HqError
 from hq.kernel.clock import Now
 from hq.kernel.daemon import Background
+from hq.model.batch import BATCH_BACKENDS, BatchSettings
 from hq.model.host import HostSpec
 from hq.protocol.base import PROTOCOL
 from hq.userserver.hosts import HostMemory, Routes
@@ -24,7 +25,7 @@ class Starter:
 
     def __init__(
         self, *, transport: Transport, background: Background, routes: Routes, keys: ExecKeys, keyring: Keyring, memory: HostMemory,
-        instance: str, user: str, heartbeat: float,
+        instance: str, user: str, heartbeat: float, backends: Callable[[], Mapping[str, BatchSettings]] = dict,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._background = background
@@ -35,6 +36,7 @@ class Starter:
         self._instance = instance
         self._user = user
         self._heartbeat = heartbeat
+        self._backends = backends
         self._cancel = threading.Event()
 
     def start(self, spec: HostSpec, done: OnDone) -> None:
@@ -61,9 +63,11 @@ class Starter:
             pass  # whatever it was, it is over with this process
 
     def _bootstrap(self, spec: HostSpec, public: str, secret: str, allow_root: bool) -> Bootstrap:
+        # read for each start, so that a change needs no new user-server
+        batch = self._backends().get(spec.name, BatchSettings()) if spec.backend in BATCH_BACKENDS else None
         return Bootstrap(
             instance=self._instance, host=spec.name, user=self._user, upstreams=self._routes.to(spec), upstream_key=self._keyring.public,
             public=public, secret=secret, sign_public=self._keyring.sign_public, seal_key=self._keyring.seal_key, slots=spec.slots,
             heartbeat=self._heartbeat, version=VERSION, protocol=PROTOCOL, allow_root=allow_root,
-            local_port=None if spec.transport == "local" else self._routes.port,
+            backend=spec.backend, batch=batch, local_port=None if spec.transport == "local" else self._routes.port,
         )  # fmt: skip

@@ -167,3 +167,8 @@ class Backend(Protocol):
     def forget(self, key: AttemptKey) -> None:
         """The run is over and reported."""
         ...
+
+    @property
+    def is_watching_leftovers(self) -> bool:
+        """Whether `poll` should be called again very soon."""
+        ...

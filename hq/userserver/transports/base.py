@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
 from typing import Any, Protocol
 
 from hq.errors import RefusedError, RemoteError
+from hq.model.batch import BatchSettings
 from hq.model.host import HostSpec
 from hq.protocol.peers import CheckStep
 
@@ -34,7 +35,7 @@ class Bootstrap:
 
     `local_port` does not travel: it is the TCP port on which the user-server listens here. If it is set, the ssh transports add a
     reverse forward to it as the last of `upstreams`. `idle`: seconds without anything to do until the exec-server ends. `home`: HQ_HOME on
-    the host, empty: its default.
+    the host, empty: its default. `batch`: with the backend of a batch system, how it is used.
     """
 
     instance: str
@@ -53,6 +54,8 @@ class Bootstrap:
     allow_root: bool = False
     idle: float = 600.0
     home: str = ""
+    backend: str = "process"
+    batch: BatchSettings | None = None
     local_port: int | None = None
 
     def with_upstream(self, address: str) -> Bootstrap:
@@ -62,6 +65,7 @@ class Bootstrap:
     def to_line(self) -> bytes:
         """The one JSON line, with its newline."""
         told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "local_port"}
+        told["batch"] = None if self.batch is None else asdict(self.batch)
         return json.dumps(told).encode() + b"\n"
 
 

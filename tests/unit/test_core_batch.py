@@ -1,0 +1,36 @@
+"""Synthetic hosts in the core: when they are chosen, and what is said of a task that waits there."""
+
+from __future__ import annotations
+
+from hq.core.explain import explain
+from hq.model.ids import PLAIN, AttemptKey
+from hq.model.job import Wishes
+from hq.model.states import RunKind, TaskState
+from tests.support.coreworld import World, host
+
+
+def test_own_hosts_are_filled_before_a_centre_however_large() -> None:
+    world = World([host("centre", 100, backend="slurm"), host("own", 2)])
+    id = world.submit(indices="0-4")
+    placed = [world.cluster.jobs[id].tasks[index].host for index in range(5)]
+    assert placed == ["own", "own", "centre", "centre", "centre"]
+
+
+def test_a_job_may_be_sent_to_a_centre() -> None:
+    world = World([host("centre", 4, backend="torque"), host("own", 2)])
+    id = world.submit(wishes=Wishes(hosts=("centre",)))
+    assert world.cluster.jobs[id].tasks[PLAIN].host == "centre"
+
+
+def test_the_reason_of_the_batch_system_is_the_tasks_and_is_no_moment_of_its_history() -> None:
+    world = World([host("centre", 4, backend="slurm")])
+    key = AttemptKey(world.submit(), PLAIN, 1)
+    moments = len(world.book.events)
+    world.report("centre", key, RunKind.WAITS, reason="waiting at slurm:centre: Priority (job 7)")
+    task = world.cluster.jobs[key.job].tasks[PLAIN]
+    assert (task.state, task.reason) == (TaskState.STARTING, "waiting at slurm:centre: Priority (job 7)")
+    assert len(world.book.events) == moments
+    assert any("Priority" in sentence for sentence in explain(world.cluster, key.task, world.now))
+    world.report("centre", key, RunKind.STARTED, reason="slurm:centre job 7 on n1, waited there 12s")
+    task = world.cluster.jobs[key.job].tasks[PLAIN]
+    assert (task.state, task.reason) == (TaskState.RUNNING, "slurm:centre job 7 on n1, waited there 12s")
