@@ -18,9 +18,9 @@ _MOST_LOOKED_AT = 10_000
 #: What would help against each kind of refusal.
 _HELP = {
     "closed": "the cluster's owner opens a host: hq-admin activatehost HOST",
-    "wishes": "allow more hosts: hq-client modify ID --hosts or --exclude-hosts",
-    "too small": "ask for less: fewer slots, memory or resources",
-    "link": "make your exec-server start there: hq-client checkhost HOST shows the step that fails",
+    "wishes": "more hosts are allowed: hq-client modify ID --hosts or --exclude-hosts",
+    "too small": "less is asked for: fewer slots, memory or resources",
+    "link": "your exec-server starts there: hq-client checkhost HOST shows the step that fails",
     "full": "running tasks end and free their slots",
     "memory": "running tasks end and free their memory",
     "resource": "running tasks end and free what they hold",
@@ -74,6 +74,8 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
     sentences = []
     if task.state is TaskState.STARTING:
         sentences.append(f"{name} is being started on {task.host} (attempt {task.attempt}, for {format_seconds(now - task.since)}).")
+        if not task.slots:
+            sentences[-1] = f"{name} is queued on {task.host} and begins when a task before it ends there (attempt {task.attempt}, for {format_seconds(now - task.since)})."
         if task.reason and task.outcome is None:
             sentences.append(f"It is {printable(task.reason)}.")
     elif task.state is TaskState.RUNNING:

@@ -56,6 +56,7 @@ class ServerLink:
         self.rule = Upstream(now.boot)
         self.requests: Requests[Ask] = Requests()
         self.reason = ""  # why we are not in
+        self._unresolved = ""  # why its name means nothing on this machine
         self.lease = 0.0  # of exec-servers, as hq-server says it
         self._port = port
         self._address = address
@@ -171,6 +172,13 @@ class ServerLink:
             self._port.send(envelope(PeerBye(reason=reason), epoch=self.epoch))
         self._port.close()
 
+    def looked_up(self, value: object, error: BaseException | None, now: Now) -> None:
+        """What became of looking hq-server's name up: ZeroMQ does that by itself, and says nothing."""
+        if error is not None:
+            words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._unresolved = f"its name cannot be looked up on this machine ({words}); 'server' in client.yaml says it"
+            self._log.warning("%s: %s", self._address, self._unresolved)
+
     def away_text(self) -> str:
         """In a sentence, why nothing can be asked of hq-server now."""
         if self.rule.phase is Phase.REFUSED or (self.reason and self.rule.phase in (Phase.AWAY, Phase.TAKING_OVER)):
@@ -178,7 +186,7 @@ class ServerLink:
         if self.rule.phase is Phase.ENROLLING:
             return f"hq-server at {self._address} does not know your key yet, and to enrol it takes long"
         since = time.strftime("%H:%M:%S", time.localtime(self._now.wall - (self._now.boot - self.rule.since)))
-        return f"hq-server at {self._address} does not answer (since {since}): is it running?"
+        return f"hq-server at {self._address} does not answer (since {since}): {self._unresolved or 'is it running?'}"
 
     def _is_ours(self, address: str) -> bool:
         return address.rpartition(":")[0] == self._hello().address.rpartition(":")[0]
@@ -227,7 +235,7 @@ class ServerLink:
         now = self._now.boot
         self._knocking = False
         if isinstance(message, PeerWelcome):
-            self.reason = ""
+            self.reason = self._unresolved = ""
             self._was_enrolled = False
             self.rule.welcomed(now, message.heartbeat, message.epoch)
             self.lease = message.lease

@@ -305,3 +305,13 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert wrong.value.code == 2
     assert main(["--etc", str(tmp_path / "none")]) == InputError.exit_code
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_name_of_hq_server_that_means_nothing_here_is_said(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.us.upstream.looked_up(None, socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), rig.clock.now())
+    client = rig.client()
+    rig.ask(client, JobQuery(selection=Selection(is_all=True)))
+    rig.move(6)
+    (problem,) = client.answers()
+    assert isinstance(problem, Problem) and "cannot be looked up on this machine (Temporary failure" in problem.text

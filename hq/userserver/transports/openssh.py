@@ -215,7 +215,7 @@ def _wait_master(process: subprocess.Popen[bytes], address: str, control: str, d
                 words = (said + os.read(process.stderr.fileno(), 65536)).decode(errors="replace").strip()
             text = f"{what}: {words or f'ssh ended with status {process.returncode}'}"
             if _REFUSALS.search(words):
-                raise RefusedError(f"{text}. Try yourself: {shlex.join(['ssh', address])}")
+                raise RefusedError(f"{text.rstrip('.')}. Try yourself: {shlex.join(['ssh', address])}")
             raise UnavailableError(text)
         if os.path.exists(control):
             return
