@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
-from hq.core import acts, owners, recovery, reports, submission
+from hq.core import acts, ahead, owners, recovery, reports, submission
 from hq.core.events import (
     ClusterSwitched,
     ConfigurationRead,
@@ -52,6 +52,7 @@ class Cluster(State):
         super().__init__(instance, now)
         self._watchers = Watchers()
         self._look_again: float | None = None
+        self._return_at: float | None = None  # when something queued ahead will have waited too long
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             JobsSubmitted: lambda event: submission.submitted(self, event),
             JobsActedOn: lambda event: acts.acted_on(self, event),
@@ -84,11 +85,13 @@ class Cluster(State):
         for event in events:
             self._handlers[type(event)](event)
         self._wake_due()
+        self._return_at = ahead.let_time_pass(self)
         if self._look_again is not None and self._look_again <= now:
             self._look_again, self.is_dirty = None, True
         if self.is_dirty:
             self.is_dirty = False
             self._place()
+        ahead.flush(self)
         self.flush_orders()
         self._watchers.tell(self)
         return Step(self.changes, self.actions, self._wake())
@@ -152,8 +155,7 @@ class Cluster(State):
 
     def _wake(self) -> float | None:
         moments = [heap[0][0] for heap in (self.begins, self.deferred) if heap]
-        if self._look_again is not None:
-            moments.append(self._look_again)
+        moments.extend(each for each in (self._look_again, self._return_at) if each is not None)
         return min(moments, default=None)
 
     # --- placement ---
@@ -171,7 +173,12 @@ class Cluster(State):
     def _place(self) -> None:
         self._look_again = None
         self.is_load_bound = False
-        if not self.is_active or not self.queues:
+        if not self.is_active:
+            self.ahead.stirred.clear()
+            return
+        ahead.promote(self)
+        if not self.queues:
+            self.ahead.stirred.clear()
             return
         proposal = plan(self.view())
         self.is_load_bound = proposal.is_load_bound
@@ -185,6 +192,13 @@ class Cluster(State):
                 continue  # cannot be by the plan as it is made; a planner that errs must not break a host's maximum
             self._start(id, index, name)
             shapes.add(job.shape)
+        for id, name, count in ahead.choose(self):
+            shapes.add(self.jobs[id].shape)
+            for _ in range(count):
+                index = self.jobs[id].next_waiting()
+                if index is None:
+                    break
+                self._start(id, index, name, is_ahead=True)
         for shape in shapes:
             self.prune(shape)
         for shape, count in self.stale.items():
@@ -192,7 +206,7 @@ class Cluster(State):
                 self.sweep(shape)
         self.stale.clear()
 
-    def _start(self, id: int, index: int, host: str) -> None:
+    def _start(self, id: int, index: int, host: str, is_ahead: bool = False) -> None:
         job = self.jobs[id]
         before = job.tasks.get(index)
         record = job.record
@@ -202,10 +216,12 @@ class Cluster(State):
             attempt=1 if before is None else before.attempt + 1,
             state=TaskState.STARTING,
             user=record.user,
-            slots=record.spec.slots,
+            slots=0 if is_ahead else record.spec.slots,
             host=host,
             since=self.now,
         )
         self.move(job, task)
         self.order_start(task)
+        if is_ahead:
+            ahead.note_queued(self, task)
 

@@ -241,13 +241,14 @@ class StartRuns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRuns:
-    """Send run.stop."""
+    """Send run.stop. `is_only_queued`: only what has not begun is to be stopped, and comes back."""
 
     user: str
     host: str
     runs: tuple[AttemptKey, ...]
     outcome: Outcome
     reason: str
+    is_only_queued: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ PLACEABLE_BACKENDS = frozenset({"process"}) | BATCH_BACKENDS
 class HostState:
     """One host. `tasks` are the tasks placed here, with the slot indices given to them."""
 
-    __slots__ = ("alive", "by_user", "memory_taken", "occupied", "order", "own_at", "own_load", "probed", "record",
+    __slots__ = ("alive", "by_user", "memory_taken", "occupied", "order", "own_at", "own_load", "probed", "queued", "record",
                  "resources_taken", "samples", "tasks", "unreachable", "_free", "_slots")  # fmt: skip
 
     def __init__(self, record: HostRecord, order: int, now: float) -> None:
@@ -36,6 +36,7 @@ class HostState:
         self.occupied = 0
         self.tasks: dict[TaskKey, tuple[int, ...]] = {}
         self.by_user: dict[str, set[TaskKey]] = {}
+        self.queued: dict[str, dict[TaskKey, None]] = {}  # user → tasks that are here ahead of their slots, in order
         self.memory_taken = 0
         self.resources_taken: dict[str, int] = {}
         self.samples: dict[str, LoadSample] = {}
@@ -90,8 +91,48 @@ class HostState:
             self.resources_taken[name] = self.resources_taken.get(name, 0) + count
         return given
 
+    def queue(self, key: TaskKey, user: str) -> None:
+        """Take in a task ahead of its slots. It takes nothing yet."""
+        self.tasks[key] = ()
+        self.by_user.setdefault(user, set()).add(key)
+        self.queued.setdefault(user, {})[key] = None
+
+    def is_queued(self, user: str, key: TaskKey) -> bool:
+        """Whether a task is here ahead of its slots."""
+        return key in self.queued.get(user, ())
+
+    def queued_of(self, user: str) -> tuple[TaskKey, ...]:
+        """What of a user is here ahead of its slots, in order."""
+        return tuple(self.queued.get(user, ()))
+
+    def hand_over(self, key: TaskKey, heir: TaskKey, user: str) -> None:
+        """A queued task of the same demands takes over all that `key` had, which is about to leave."""
+        self.tasks[key], self.tasks[heir] = (), self.tasks[key]
+        queued = self.queued[user]
+        del queued[heir]
+        queued[key] = None
+
+    def seat(self, key: TaskKey, user: str, spec: JobSpec, now: float) -> None:
+        """Give slots to a queued task."""
+        self._unqueue(key, user)
+        self.occupy(key, user, spec, now)
+
+    def _unqueue(self, key: TaskKey, user: str) -> None:
+        queued = self.queued[user]
+        del queued[key]
+        if not queued:
+            del self.queued[user]
+        del self.tasks[key]
+        mine = self.by_user[user]
+        mine.discard(key)
+        if not mine:
+            del self.by_user[user]
+
     def release(self, key: TaskKey, user: str, spec: JobSpec, now: float) -> None:
         """Take back what a task had."""
+        if self.is_queued(user, key):
+            self._unqueue(key, user)
+            return
         self._follow(now)
         for index in self.tasks.pop(key):
             if index < self._slots:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hq.core import ahead
 from hq.core.events import (
     AnnounceHosts,
     ClusterSwitched,
@@ -121,6 +122,8 @@ def host_switched(state: State, event: HostSwitched) -> None:
     action = "drain" if event.drain_reason is not None else "activatehost" if event.is_active else "deactivatehost"
     if record != host.record:
         state.save_host(host, record)
+        if host.closed() is not None:
+            ahead.give_back_all(state, host)
         state.audit(event.actor, action, "", event.host, event.drain_reason or "")
     state.reply(event.token, text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
+from hq.core.ahead import note_queued
 from hq.core.jobs import LiveJob
 from hq.core.owners import CLUSTER_ACTIVE
 from hq.core.state import State
@@ -53,8 +54,12 @@ def _restore_job(state: State, job: LiveJob, snapshot: Snapshot) -> None:
                 spec = HostSpec(name=task.host, address=task.host, total=1, slots=1, is_active=False)
                 state.add_host(HostRecord(spec=spec, is_active=False, is_listed=False))
             host = state.hosts[task.host]
-            host.occupy(task.key, task.user, job.record.spec, state.now)
-            state.note_room(host)
+            if task.slots:
+                host.occupy(task.key, task.user, job.record.spec, state.now)
+                state.note_room(host)
+            else:
+                host.queue(task.key, task.user)
+                note_queued(state, task)
             job.placed += 1
         elif task.state is TaskState.WAITING:
             job.make_ready(task.index)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from heapq import heappush
 
+from hq.core import ahead
 from hq.core.events import RollCalled, RunsReported
 from hq.core.jobs import LiveJob
 from hq.core.state import State
 from hq.model.ids import AttemptKey
 from hq.model.job import TaskRecord
-from hq.model.runs import RunReport
+from hq.model.runs import RETURNED, RunReport
 from hq.model.states import Outcome, RunKind, TaskState
 
 #: So many starts in a row may fail without a process, then the task is refused.
@@ -53,6 +54,8 @@ def _is_current(task: TaskRecord, user: str, host: str, attempt: int) -> bool:
 def _started(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew: float) -> TaskRecord:
     if task.state not in (TaskState.STARTING, TaskState.HOST_LOST):
         return task
+    if not task.slots:
+        task = ahead.take_seat(state, job, task)
     state.never_started.pop(task.key, None)
     started = (report.at if report.started is None else report.started) + skew
     reason = task.reason if task.outcome is not None else report.reason
@@ -72,6 +75,12 @@ def _waits(state: State, job: LiveJob, task: TaskRecord, report: RunReport) -> N
 
 def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew: float) -> None:
     outcome = report.outcome or Outcome.LOST
+    if not task.slots and outcome is not Outcome.REFUSED:
+        task = ahead.take_seat(state, job, task)
+    if report.started is not None:
+        ahead.note_end(state, job, max(0.0, report.at - report.started))
+    if report.heir is not None:
+        ahead.inherit(state, task, AttemptKey(*report.heir))
     state.never_started.pop(task.key, None)
     started = task.started if report.started is None else report.started + skew
     told = task.outcome  # what was ordered meanwhile
@@ -115,6 +124,9 @@ def _never_started(state: State, job: LiveJob, task: TaskRecord, report: RunRepo
     if report.outcome is Outcome.REFUSED:
         finish(state, job, task, Outcome.REFUSED, report.reason)  # its owner's user-server never will
         return
+    if report.reason == RETURNED:
+        wait_again(state, job, task, "")
+        return
     count = state.never_started.get(task.key, 0) + 1
     if count >= MAX_NEVER_STARTED:
         why = report.reason or "no reason was given"
@@ -132,8 +144,8 @@ def _never_started(state: State, job: LiveJob, task: TaskRecord, report: RunRepo
 def wait_again(state: State, job: LiveJob, task: TaskRecord, reason: str) -> None:
     """Send a placed task back to waiting; a job that is held holds it. Its next start is a new attempt."""
     waiting = TaskRecord(
-        job=task.job, index=task.index, attempt=task.attempt, state=TaskState.WAITING, user=task.user, slots=task.slots,
-        since=state.now, reason=reason,
+        job=task.job, index=task.index, attempt=task.attempt, state=TaskState.WAITING, user=task.user,
+        slots=job.record.spec.slots, since=state.now, reason=reason,
     )  # fmt: skip
     state.move(job, waiting)
     if job.record.wishes.is_held:
@@ -156,6 +168,10 @@ def roll_called(state: State, event: RollCalled) -> None:
         if AttemptKey(key.job, key.index, task.attempt) in event.runs:
             if task.outcome is not None:
                 order_stop_of(state, task)
+            elif task.state is TaskState.STARTING and task.slots:
+                state.order_start(task)  # it may be queued there without knowing that it has its slots now
+            elif task.state is TaskState.STARTING:
+                ahead.note_queued(state, task)
             if task.state is TaskState.HOST_LOST:
                 state.move(job, replace(task, state=TaskState.RUNNING, since=state.now, reason="the host was heard again"))
         else:

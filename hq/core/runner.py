@@ -17,6 +17,7 @@ from hq.core.runner_events import (
     Event,
     FetchBlobs,
     Forget,
+    Granted,
     LeftoversGone,
     MemorySeen,
     Moment,
@@ -36,8 +37,10 @@ from hq.core.runner_events import (
     StartFailed,
     StopAsked,
 )  # fmt: skip
+from hq.core.runner_fence import Fence
+from hq.core.runner_queue import RunQueue
 from hq.core.runner_run import Phase, Run, last_report, run_report, wanted_blobs
-from hq.model.ids import AttemptKey, TaskKey
+from hq.model.ids import AttemptKey
 from hq.model.quantities import format_bytes, format_seconds
 from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
@@ -48,7 +51,6 @@ SPAWN_AGAIN = 1.0  # seconds until a start that failed for want of processes or 
 GIVE_UP_SPAWN = 60.0
 KILL_AGAIN = 5.0  # seconds until KILL is repeated: somebody may have forked meanwhile
 GIVE_UP_LEFTOVERS = 30.0  # seconds after KILL until processes that do not die (disk sleep) are no longer waited for
-MAX_SEEN = 1_000_000  # attempts that are remembered as done
 
 
 class Runner:
@@ -58,9 +60,8 @@ class Runner:
         self.slots = slots
         self.used = 0
         self.runs: dict[AttemptKey, Run] = {}
-        self._queue: dict[AttemptKey, None] = {}  # in order
-        self._seen: dict[AttemptKey, None] = {}  # attempts that are over, or never will be
-        self._latest: dict[TaskKey, int] = {}  # highest attempt of each task that is known here
+        self._queue = RunQueue()
+        self._fence = Fence()
         self._blobs: set[str] = set()
         self._timers: list[tuple[float, AttemptKey]] = []
 
@@ -80,11 +81,11 @@ class Runner:
 
     def is_known(self, key: AttemptKey) -> bool:
         """Whether the attempt was ever taken in (or refused, or stopped before it came)."""
-        return key in self.runs or key in self._seen
+        return key in self.runs or key in self._fence
 
     def seen(self) -> Iterable[AttemptKey]:
         """Attempts that are over, oldest first."""
-        return self._seen.keys()
+        return self._fence.seen()
 
     @property
     def is_idle(self) -> bool:
@@ -97,7 +98,7 @@ class Runner:
         Its time limit counts on from its start.
         """
         self.runs[run.key] = run
-        self._latest[run.key.task] = max(run.key.attempt, self._latest.get(run.key.task, 0))
+        self._fence.note(run.key)
         if run.is_live:
             self.used += run.weight
             if run.phase is Phase.RUNNING and run.spec.time_limit is not None:
@@ -109,12 +110,11 @@ class Runner:
             if run.missing:
                 self._set_due(run, now.boot)
             else:
-                self._queue[run.key] = None
+                self._queue.add(run)
 
     def restore_seen(self, key: AttemptKey) -> None:
         """Remember an attempt that is over."""
-        self._seen[key] = None
-        self._latest[key.task] = max(key.attempt, self._latest.get(key.task, 0))
+        self._fence.done(key)
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -122,11 +122,11 @@ class Runner:
         key = event.order.key
         if self.is_known(key):
             return
-        latest = self._latest.get(key.task, 0)
+        latest = self._fence.latest(key.task)
         if key.attempt < latest:
             self._never(key, f"attempt {latest} of the same task is known here already", now, out)
             return
-        self._latest[key.task] = key.attempt
+        self._fence.note(key)
         for attempt in range(max(1, latest), key.attempt):
             # the older one was given up by the server; two at a time must not be
             self._stop(AttemptKey(key.job, key.index, attempt), Outcome.CANCELLED, f"attempt {key.attempt} takes its place", now, out)
@@ -137,7 +137,12 @@ class Runner:
             out.actions.append(FetchBlobs(frozenset(missing)))
             self._set_due(run, now.boot + ASK_AGAIN)
         else:
-            self._queue[key] = None
+            self._queue.add(run)
+
+    def _on_granted(self, event: Granted, now: Moment, out: RunnerStep) -> None:
+        run = self.runs.get(event.order.key)
+        if run is not None:
+            self._queue.grant(run, event.order)
 
     def _on_refused(self, event: OrderRefused, now: Moment, out: RunnerStep) -> None:
         key = event.order.key
@@ -150,10 +155,13 @@ class Runner:
         )  # fmt: skip
 
     def _on_stop(self, event: StopAsked, now: Moment, out: RunnerStep) -> None:
-        if self.is_known(event.key):
-            self._stop(event.key, event.outcome, event.reason, now, out)
-        else:
+        run = self.runs.get(event.key)
+        if event.is_only_queued and run is not None and run.is_live:
+            return
+        if not self.is_known(event.key):
             self._never(event.key, event.reason or "stopped before the order to start it came", now, out)
+            return
+        self._stop(event.key, event.outcome, event.reason, now, out)
 
     def _stop(self, key: AttemptKey, outcome: Outcome, reason: str, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(key)
@@ -197,7 +205,7 @@ class Runner:
             elif not run.missing:
                 run.phase = Phase.QUEUED
                 self._set_due(run, None)
-                self._queue[run.key] = None
+                self._queue.add(run)
 
     def _on_started(self, event: RunStarted, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
@@ -222,8 +230,8 @@ class Runner:
         if run.cause is not None or event.is_final or now.boot - run.since > GIVE_UP_SPAWN:
             self._never(run.key, run.cause[1] if run.cause else event.reason, now, out)
         else:
-            self._queue[run.key] = None
             self._set_due(run, now.boot + SPAWN_AGAIN)
+            self._queue.add(run)
 
     def _on_ended(self, event: RunEnded, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
@@ -321,9 +329,7 @@ class Runner:
         started = []
         for key in self._queue:
             run = self.runs[key]
-            if self.used and self.used + run.weight > self.slots:
-                break
-            if self.slots < 1:
+            if (self.used and self.used + run.weight > self.slots) or self.slots < 1:
                 break
             if run.due is not None or self._is_older_live(key):
                 continue
@@ -332,14 +338,14 @@ class Runner:
             started.append(key)
             out.actions.append(Spawn(run.order, run.spec))
         for key in started:
-            del self._queue[key]
+            self._queue.discard(self.runs[key])
 
     def _is_older_live(self, key: AttemptKey) -> bool:
         return key.attempt > 1 and any(AttemptKey(key.job, key.index, older) in self.runs for older in range(1, key.attempt))
 
     def _finish(self, run: Run, ended: RunEnded, now: Moment, out: RunnerStep) -> None:
         """The last report of a run that had (or may have had) a process."""
-        report = last_report(run, ended)
+        report = last_report(run, ended, self._queue.inherit(run, self.runs))
         self.used -= run.weight
         self._done(run.key)
         out.reports.append(report)
@@ -358,15 +364,10 @@ class Runner:
             out.actions.append(Forget(key, report))
 
     def _done(self, key: AttemptKey) -> None:
-        self.runs.pop(key, None)
-        self._queue.pop(key, None)
-        self._seen[key] = None
-        self._latest[key.task] = max(key.attempt, self._latest.get(key.task, 0))
-        while len(self._seen) > MAX_SEEN:
-            oldest = next(iter(self._seen))
-            del self._seen[oldest]
-            if self._latest.get(oldest.task) == oldest.attempt and oldest not in self.runs:
-                del self._latest[oldest.task]
+        run = self.runs.pop(key, None)
+        if run is not None:
+            self._queue.discard(run)
+        self._fence.done(key, self.runs)
 
     def _set_due(self, run: Run, due: float | None) -> None:
         run.due = due
@@ -380,6 +381,7 @@ class Runner:
 
 _HANDLERS: dict[type, Callable[[Runner, Any, Moment, RunnerStep], None]] = {
     Ordered: Runner._on_ordered,
+    Granted: Runner._on_granted,
     OrderRefused: Runner._on_refused,
     StopAsked: Runner._on_stop,
     SignalAsked: Runner._on_signal,

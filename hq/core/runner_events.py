@@ -40,6 +40,13 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """An order that came ahead of its slots is repeated with slots."""
+
+    order: StartOrder
+
+
+@dataclass(frozen=True, slots=True)
 class OrderRefused:
     """An order came that must never run here: a wrong signature, another user's or instance's job."""
 
@@ -49,11 +56,12 @@ class OrderRefused:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """A run is to end (or, if it has not begun, never to begin) and becomes `outcome`."""
+    """A run is to end (or, if it has not begun, never to begin) and becomes `outcome`. `is_only_queued`: one that has begun goes on."""
 
     key: AttemptKey
     outcome: Outcome = Outcome.CANCELLED
     reason: str = ""
+    is_only_queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +180,7 @@ class SlotsSet:
 
 
 Event = (
-    Ordered | OrderRefused | StopAsked | SignalAsked | BlobsArrived | RunStarted | StartFailed | RunEnded | LeftoversGone
+    Ordered | Granted | OrderRefused | StopAsked | SignalAsked | BlobsArrived | RunStarted | StartFailed | RunEnded | LeftoversGone
     | MemorySeen | OutputExceeded | RunNoted | RunWaits | RunHalted | SlotsSet
 )  # fmt: skip
 

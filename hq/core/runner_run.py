@@ -75,7 +75,7 @@ def run_report(run: Run, kind: RunKind, at: float, reason: str = "") -> RunRepor
                      pid=run.pid, started=run.started, reason=reason)  # fmt: skip
 
 
-def last_report(run: Run, ended: RunEnded) -> RunReport:
+def last_report(run: Run, ended: RunEnded, heir: AttemptKey | None = None) -> RunReport:
     """How a run that had (or may have had) a process ended: by what was done to it, else by its own status."""
     outcome, reason = run.cause or ended.cause or (None, "")
     if outcome is None:
@@ -93,7 +93,7 @@ def last_report(run: Run, ended: RunEnded) -> RunReport:
         job=run.order.job, index=run.order.index, attempt=run.order.attempt, kind=RunKind.ENDED, at=ended.at, pid=run.pid,
         started=run.started, outcome=outcome, exit_code=ended.exit_code, signal=ended.signal,
         max_rss=max(ended.max_rss or 0, run.peak) or None, cpu=ended.cpu,
-        reason="; ".join(part for part in (reason, *run.notes) if part),
+        reason="; ".join(part for part in (reason, *run.notes) if part), heir=heir,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
+from hq.core.ahead import Ahead
 from hq.core.events import Action, Reply, StartRuns, StopRuns
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
@@ -62,6 +63,7 @@ class State:
         self.begins: list[tuple[float, int]] = []
         self.deferred: list[tuple[float, TaskKey]] = []
         self.never_started: dict[TaskKey, int] = {}
+        self.ahead = Ahead()
         self.is_dirty = True
         self.is_load_bound = False
         self.touched: set[int] = set()  # jobs whose counts changed in this step
@@ -121,7 +123,7 @@ class State:
         """Gather a start for the end of the step."""
         key = AttemptKey(task.job, task.index, task.attempt)
         slots = self.hosts[task.host].tasks[task.key]
-        self._starts.setdefault((task.user, task.host), {})[key] = StartOrder(task.job, task.index, task.attempt, slots)
+        self._starts.setdefault((task.user, task.host), {})[key] = StartOrder(task.job, task.index, task.attempt, slots, not task.slots)
 
     def greet_host(self, user: str, host: str) -> None:
         """Let the user-server make its link to a host where something runs: a StartRuns, empty if there is nothing to start."""
@@ -199,8 +201,12 @@ class State:
         if state.is_placed and not old.is_placed:
             job.placed += 1
             host = self.hosts[task.host]
-            host.occupy(key, task.user, job.record.spec, self.now)
-            self.note_room(host)
+            if task.slots:
+                host.occupy(key, task.user, job.record.spec, self.now)
+                self.note_room(host)
+                self.ahead.stirred[task.host, task.user] = (job.shape, True)
+            else:
+                host.queue(key, task.user)
         changes = self.changes
         changes.events.append((self.now, task.job, index, task.attempt, state.value, task.host, task.reason))
         self.touched.add(task.job)
@@ -363,8 +369,9 @@ class State:
             self.set_link(user, host, _UNKNOWN)
 
     def _vacate(self, task: TaskRecord) -> None:
-        host = self.hosts[task.host]
-        host.release(task.key, task.user, self.jobs[task.job].record.spec, self.now)
+        host, job = self.hosts[task.host], self.jobs[task.job]
+        host.release(task.key, task.user, job.record.spec, self.now)
+        self.ahead.stirred.setdefault((task.host, task.user), (job.shape, False))
         self.note_room(host)
         if not host.record.is_listed and not host.tasks:
             self.drop_host(host.name)

@@ -224,7 +224,7 @@ class ExecServer:
             self.specs[order.job] = signed
             self.journal.note(t="spec", job=order.job, body=signed.body, signature=signed.signature)
         self.live_of[order.job] = self.live_of.get(order.job, 0) + 1
-        self.journal.note(t="order", key=order.key, slots=order.slots)
+        self.journal.note(t="order", key=order.key, slots=order.slots, ahead=order.is_ahead)
 
     def is_live(self, key: AttemptKey) -> bool:
         """Whether the attempt may still write output."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hq import VERSION
-from hq.core.runner_events import BlobsArrived, Event, Ordered, OrderRefused, SignalAsked, SlotsSet, StopAsked
+from hq.core.runner_events import BlobsArrived, Event, Granted, Ordered, OrderRefused, SignalAsked, SlotsSet, StopAsked
 from hq.errors import HqError
 from hq.execserver.outputs import read_piece
 from hq.kernel.clock import Now
@@ -29,6 +29,8 @@ def on_start(server: ExecServer, message: RunStart, now: Now) -> list[Event]:
     events: list[Event] = []
     for order in message.orders:
         if server.runner.is_known(order.key):
+            if not order.is_ahead:
+                events.append(Granted(order))
             continue
         signed = message.specs.get(order.job)
         admitted = server.orders.admit(order, signed)
@@ -44,9 +46,14 @@ def on_start(server: ExecServer, message: RunStart, now: Now) -> list[Event]:
 
 def on_stop(server: ExecServer, message: RunStop, now: Now) -> list[Event]:
     """Runs are to end."""
+    events: list[Event] = []
     for key in message.runs:
+        run = server.runner.runs.get(key)
+        if message.is_only_queued and run is not None and run.is_live:
+            continue
         server.journal.note(t="stop", key=key, outcome=message.outcome, reason=message.reason)
-    return [StopAsked(key, message.outcome, message.reason) for key in message.runs]
+        events.append(StopAsked(key, message.outcome, message.reason, message.is_only_queued))
+    return events
 
 
 def on_signal(server: ExecServer, message: RunSignal, now: Now) -> list[Event]:

@@ -42,6 +42,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sequence: int = 0
     reports: tuple[RunReport, ...] = ()
     boot: str = ""
+    ahead: bool = False
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ def _apply(found: Recovered, line: Line) -> None:
     elif line.t == "spec":
         found.specs[line.job] = SignedSpec(line.body, line.signature)
     elif line.t == "order" and key is not None and key not in found.seen:
-        found.runs[key] = Known(StartOrder(*key, line.slots))
+        found.runs[key] = Known(StartOrder(*key, line.slots, line.ahead))
     elif line.t == "seen" and key is not None:
         found.seen[key] = None
         found.runs.pop(key, None)

@@ -81,7 +81,7 @@ def journal_lines(server: ExecServer, boot: str | None = None) -> list[Line]:
     }
     ends: dict[AttemptKey, Any] = {event.key: event for event in server.events if isinstance(event, RunEnded)}
     for key, run in server.runner.runs.items():
-        lines.append(Line(t="order", key=key, slots=run.order.slots))
+        lines.append(Line(t="order", key=key, slots=run.order.slots, ahead=run.order.is_ahead))
         if key in server.tags:
             tag, pid, starttime, outputs = server.tags[key]
             lines.append(Line(t="starting", key=key, tag=tag, at=run.started or 0.0))

@@ -14,14 +14,22 @@ RUN_VARIABLES = (
 )  # fmt: skip
 
 
+#: The reason of a NEVER_STARTED about a queued run that was asked back: no failure, it is placed anew.
+RETURNED = "given back before it began"
+
+
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """Start one attempt. `slots` are the indices of the slots given to it on the host."""
+    """Start one attempt. `slots` are the indices of the slots given to it on the host.
+
+    `is_ahead`: it has none yet; it starts with those of a run of the same demands that ends there, or when it is ordered again with slots.
+    """
 
     job: int
     index: int
     attempt: int
     slots: tuple[int, ...]
+    is_ahead: bool = False
 
     @property
     def key(self) -> AttemptKey:
@@ -33,6 +41,7 @@ class StartOrder:
 class RunReport:
     """The exec-server's word about one attempt. Moments are ITS clock; `sent` on the message lets them be moved.
 
+    `heir`: the queued attempt that got the slots of this one, which has ended.
     For ENDED: `outcome` is OK, FAILED, TIMEOUT, MEMORY or CANCELLED; LOST where the truth cannot be known, with the reason.
     """
 
@@ -49,6 +58,7 @@ class RunReport:
     max_rss: int | None = None
     cpu: float | None = None
     reason: str = ""
+    heir: AttemptKey | None = None
 
     @property
     def key(self) -> AttemptKey:

@@ -30,6 +30,7 @@ class RunStop(Message, frozen=True, kw_only=True, tag="run.stop"):
     runs: tuple[AttemptKey, ...]
     outcome: Outcome = Outcome.CANCELLED
     reason: str = ""
+    is_only_queued: bool = False
 
 
 class RunSignal(Message, frozen=True, kw_only=True, tag="run.signal"):
@@ -85,7 +86,7 @@ class BlobPut(Message, frozen=True, kw_only=True, tag="blob.put"):
 
 
 class ExecHello(Message, frozen=True, kw_only=True, tag="exec.hello"):
-    """First word of an exec-server to its user-server. `route` is the address by which it got through, with what failed before."""
+    """First word of an exec-server to its user-server, or to hq-server while that is away. `route` is the address by which it got through, with what failed before."""
 
     sent_by: ClassVar = EXEC
     answered_by: ClassVar = ("exec.welcome", "peer.refused")
@@ -101,7 +102,7 @@ class ExecHello(Message, frozen=True, kw_only=True, tag="exec.hello"):
 class ExecWelcome(Message, frozen=True, kw_only=True, tag="exec.welcome"):
     """The user-server's answer. `slots`: how many runs at once (further orders queue). `lease` as in peer.welcome."""
 
-    sent_by: ClassVar = USER
+    sent_by: ClassVar = RELAY
     heartbeat: float
     epoch: int
     slots: int

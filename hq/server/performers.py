@@ -23,7 +23,8 @@ def perform(server: Server, actions: Sequence[Action]) -> None:
             case StartRuns():
                 _tell(server, action.user, RunStart(host=action.host, specs=action.specs, orders=action.orders))
             case StopRuns():
-                _tell(server, action.user, RunStop(host=action.host, runs=action.runs, outcome=action.outcome, reason=action.reason))
+                _tell(server, action.user, RunStop(
+                    host=action.host, runs=action.runs, outcome=action.outcome, reason=action.reason, is_only_queued=action.is_only_queued))  # fmt: skip
             case SignalRuns():
                 _tell(server, action.user, RunSignal(host=action.host, runs=action.runs, signal=action.signal))
             case Reply():

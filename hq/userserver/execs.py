@@ -129,7 +129,8 @@ class ExecLinks:
     def stop(self, message: RunStop) -> None:
         """Stops: of attempts that wait here at once, the others at their exec-server, as soon as it can be reached."""
         host = message.host
-        self.ledger.stopped(message.runs)
+        if not message.is_only_queued:
+            self.ledger.stopped(message.runs)
         removed = self.waiting.remove(host, message.runs)
         if removed:
             self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))

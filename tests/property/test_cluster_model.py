@@ -28,7 +28,7 @@ from hq.core.explain import explain
 from hq.model.host import HostSpec, LoadSample
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import Wishes
-from hq.model.runs import RunReport
+from hq.model.runs import RETURNED, RunReport
 from hq.model.selection import Selection
 from hq.model.states import MOVES, LinkState, Outcome, RunKind, TaskState
 from hq.model.user import UserRecord
@@ -112,6 +112,9 @@ class ClusterMachine(RuleBasedStateMachine):
             outcome=outcome,
             exit_code=1 if outcome is Outcome.FAILED else 0,
         )
+        now = self.world.cluster.task(run.task)
+        if now is not None and not now.slots and kind in (RunKind.STARTED, RunKind.ENDED, RunKind.SUSPENDED):
+            return  # an exec-server starts it with slots of its own only
         before = dict(self.world.book.tasks)
         self.step(RunsReported(user=user, host=elsewhere or self.ordered[run], reports=(report,)))
         task = before.get(run.task)
@@ -126,7 +129,15 @@ class ClusterMachine(RuleBasedStateMachine):
         placed = [task for job in self.world.cluster.jobs.values() for task in job.tasks.values() if task.state.is_placed]
         task = data.draw(st.sampled_from(sorted(placed, key=lambda each: each.key)))
         attempt = max(1, task.attempt - data.draw(st.sampled_from([0, 0, 0, 1])))
-        report = RunReport(job=task.job, index=task.index, attempt=attempt, kind=kind, at=self.world.now, outcome=outcome, exit_code=1)
+        heir = None
+        queued = self.world.cluster.hosts[task.host].queued_of(task.user)
+        if task.key in queued:
+            kind = RunKind.NEVER_STARTED  # it begins only as the heir of another
+        elif kind is RunKind.ENDED and queued:
+            next = data.draw(st.none() | st.sampled_from(queued))
+            heir = None if next is None else AttemptKey(next.job, next.index, self.world.cluster.task(next).attempt)  # type: ignore[union-attr]
+        report = RunReport(job=task.job, index=task.index, attempt=attempt, kind=kind, at=self.world.now, started=self.world.now,
+                           outcome=outcome, exit_code=1, reason=RETURNED if task.key in queued else "", heir=heir)  # fmt: skip
         self.step(RunsReported(user=task.user, host=task.host, reports=(report,)))
         assert attempt == task.attempt or not self.world.last.changes, "an older attempt changed something"
 
@@ -284,7 +295,10 @@ class ClusterMachine(RuleBasedStateMachine):
             assert found.occupied == placed.get(name, 0)
             given = [index for indices in found.tasks.values() for index in indices]
             assert len(given) == len(set(given)), "one slot given twice"
-            assert found.memory_taken == sum(cluster.jobs[key.job].record.spec.memory or 0 for key in found.tasks)
+            ahead = {key for user in found.queued for key in found.queued_of(user)}
+            assert all((key in ahead) is not cluster.jobs[key.job].tasks[key.index].slots > 0 for key in found.tasks)
+            assert not any(found.tasks[key] for key in ahead), "a task that is queued ahead of its slots has some"
+            assert found.memory_taken == sum(cluster.jobs[key.job].record.spec.memory or 0 for key in found.tasks if key not in ahead)
             assert found.memory_free() is None or found.memory_free() >= 0  # type: ignore[operator]
             assert found.occupied <= SLOTS[name] + 1
             assert found.is_listed or found.tasks, "a removed host stayed with nothing on it"

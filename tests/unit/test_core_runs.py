@@ -281,8 +281,9 @@ def test_a_start_that_did_not_arrive_is_ordered_again_with_the_same_attempt() ->
     assert [order.key for _, order in world.starts] == [AttemptKey(id, PLAIN, 1)]
     world.roll("n1")
     assert [order.key for _, order in world.starts] == [AttemptKey(id, PLAIN, 1)]
+    # it may be queued there without knowing that it has its slots: the same once more changes nothing
     world.roll("n1", AttemptKey(id, PLAIN, 1))
-    assert world.starts == []
+    assert [order.key for _, order in world.starts] == [AttemptKey(id, PLAIN, 1)]
 
 
 def test_a_user_server_that_comes_is_told_of_hosts_where_something_runs() -> None:

@@ -1,0 +1,209 @@
+"""Dispatch-ahead: a host that ends many short tasks gets a small queue of more, so that it need not wait for a commit between two.
+
+A task that is queued ahead is `starting` and has no slot: its record says 0 slots, and it does not count against the host's maximum. Its
+exec-server starts it only with the slots of a run of the same demands that ended there, and names it in the report of that end (the heir);
+here the slots pass from one to the other. What is not begun within PATIENCE is given back and placed anew. How much is queued follows from
+how long such tasks last. Not the place for what goes to free slots: that is `placement`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from hq.core.events import StopRuns
+from hq.core.hosts import HostState
+from hq.core.jobs import LiveJob, Shape
+from hq.model.ids import AttemptKey, TaskKey
+from hq.model.job import TaskRecord
+from hq.model.runs import RETURNED
+from hq.model.states import LinkState, Outcome, TaskState
+
+if TYPE_CHECKING:
+    from hq.core.state import State
+
+#: A queue holds work for so many seconds.
+HORIZON = 1.0
+#: Only tasks that last less than this (seconds, the mean of late) are queued ahead.
+SHORT = 0.25
+#: What has waited so long in a queue (seconds) is given back: the tasks before it last longer than was thought.
+PATIENCE = 2.0
+#: Most tasks in one queue.
+MOST = 2000
+_SHORTEST = 0.001
+_WEIGHT = 1 / 8
+_MAX_SHAPES = 10_000
+#: So many other kinds of waiting jobs are asked whether they would want the host instead.
+_MAX_RIVALS = 64
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What dispatch-ahead remembers between steps. Nothing of it must survive a restart."""
+
+    pace: dict[Shape, float] = field(default_factory=dict)  # how long tasks last, in seconds
+    stirred: dict[tuple[str, str], tuple[Shape, bool]] = field(default_factory=dict)  # (host, user) where something began (True) or ended
+    since: deque[tuple[float, AttemptKey, str]] = field(default_factory=deque)
+    returns: dict[tuple[str, str], dict[AttemptKey, None]] = field(default_factory=dict)
+
+
+def note_end(state: State, job: LiveJob, seconds: float) -> None:
+    """A task of the job has run for so long."""
+    pace = state.ahead.pace
+    known = pace.get(job.shape)
+    if known is None and len(pace) >= _MAX_SHAPES:
+        pace.clear()
+    pace[job.shape] = seconds if known is None else known + (seconds - known) * _WEIGHT
+
+
+def inherit(state: State, task: TaskRecord, heir: AttemptKey) -> None:
+    """The exec-server started `heir` with the slots of `task`, which has ended. Void unless the heir is queued there now."""
+    host = state.hosts[task.host]
+    job = state.jobs.get(heir[0])
+    other = None if job is None else job.tasks.get(heir[1])
+    if job is None or other is None or other.attempt != heir[2] or task.key not in host.tasks or not host.is_queued(task.user, other.key):
+        return
+    if host.is_queued(task.user, task.key) or not _is_alike(job.shape, state.jobs[task.job].shape):
+        return
+    host.hand_over(task.key, other.key, task.user)
+    state.put(job, replace(other, slots=job.record.spec.slots))
+
+
+def take_seat(state: State, job: LiveJob, task: TaskRecord) -> TaskRecord:
+    """A queued task gets slots of its own: those that are free, and if it has begun without there being any, none in particular."""
+    host = state.hosts[task.host]
+    host.seat(task.key, task.user, job.record.spec, state.now)
+    state.note_room(host)
+    task = replace(task, slots=job.record.spec.slots)
+    state.put(job, task)
+    return task
+
+
+def promote(state: State) -> None:
+    """Where something ended that no heir followed (its queue was still on the way), the head of the queue gets the slots."""
+    for (name, user), (shape, is_new) in state.ahead.stirred.items():
+        host = state.hosts.get(name)
+        if is_new or host is None or not host.queued or host.closed() is not None:
+            continue
+        for key in host.queued_of(user):
+            job = state.jobs[key.job]
+            if host.free < shape.slots:
+                break
+            task = job.tasks[key.index]
+            if task.outcome is None and _is_alike(job.shape, shape):
+                state.order_start(take_seat(state, job, task))
+
+
+def choose(state: State) -> list[tuple[int, str, int]]:
+    """What to queue where: (job id, host, how many), in order. Only where something began or ended since the last time."""
+    stirred, state.ahead.stirred = state.ahead.stirred, {}
+    chosen: list[tuple[int, str, int]] = []
+    order: list[tuple[tuple[int, int, int], Shape]] | None = None
+    taken: dict[int, int] = {}
+    for (name, user), (shape, is_new) in stirred.items():
+        pace = state.ahead.pace.get(shape)
+        host = state.hosts.get(name)
+        if pace is None or pace > SHORT or host is None or host.closed() is not None or host.occupied > host.spec.slots:
+            continue
+        if state.link(user, name).state is not LinkState.ALIVE or not state.may_start(user):
+            continue
+        queued = len(host.queued_of(user))
+        holders = len(host.by_user.get(user, ())) - queued
+        count = min(MOST, int(holders * HORIZON / max(pace, _SHORTEST))) - queued
+        if count <= 0:
+            continue
+        if order is None:
+            order = sorted((heap[0], each) for each, heap in state.queues.items() if heap)
+        for place, (_, mine) in enumerate(order):
+            if mine.user != user or not _is_alike(mine, shape) or not _suits(mine, host):
+                continue
+            # a turn's worth goes with a fresh start; more only while nobody who comes before us could use the host
+            if not is_new and (place > _MAX_RIVALS or any(_could_use(state, rival, host) for _, rival in order[:place] if rival.user != user)):
+                break
+            for _, id, most in state.waiting_in(mine):
+                share = min(count, most - taken.get(id, 0))
+                if share > 0:
+                    taken[id] = taken.get(id, 0) + share
+                    chosen.append((id, name, share))
+                    count -= share
+                if not count:
+                    break
+            if not count:
+                break
+    return chosen
+
+
+def note_queued(state: State, task: TaskRecord) -> None:
+    """A task was queued ahead now, or is found to be: it will be given back if it does not begin."""
+    state.ahead.since.append((state.now, AttemptKey(task.job, task.index, task.attempt), task.host))
+
+
+def let_time_pass(state: State) -> float | None:
+    """Give back what has been queued for too long. Returns when to look again (Unix time)."""
+    since = state.ahead.since
+    while since:
+        at, key, host = since[0]
+        task = _queued(state, key, host)
+        if task is None:
+            since.popleft()
+        elif at + PATIENCE <= state.now:
+            since.popleft()
+            shape = state.jobs[key.job].shape
+            state.ahead.pace[shape] = max(state.ahead.pace.get(shape, 0.0), PATIENCE)
+            give_back(state, task)
+        else:
+            return at + PATIENCE
+    return None
+
+
+def give_back(state: State, task: TaskRecord) -> None:
+    """Ask for a queued task back. If it has begun meanwhile, it goes on."""
+    state.ahead.returns.setdefault((task.user, task.host), {})[AttemptKey(task.job, task.index, task.attempt)] = None
+
+
+def give_back_all(state: State, host: HostState) -> None:
+    """Ask for all that is queued on a host that gets nothing new any more."""
+    for user in list(host.queued):
+        for key in host.queued_of(user):
+            give_back(state, state.jobs[key.job].tasks[key.index])
+
+
+def flush(state: State) -> None:
+    """Turn what was gathered into actions."""
+    for (user, host), runs in state.ahead.returns.items():
+        state.actions.append(
+            StopRuns(user=user, host=host, runs=tuple(runs), outcome=Outcome.CANCELLED, reason=RETURNED, is_only_queued=True)
+        )
+    state.ahead.returns = {}
+
+
+def _queued(state: State, key: AttemptKey, host: str) -> TaskRecord | None:
+    task = state.task(key.task)
+    known = state.hosts.get(host)
+    if task is None or known is None or task.state is not TaskState.STARTING or task.attempt != key.attempt or task.host != host:
+        return None
+    return task if known.is_queued(task.user, TaskKey(key.job, key.index)) else None
+
+
+def _is_alike(one: Shape, other: Shape) -> bool:
+    return (one.slots, one.memory, one.resources) == (other.slots, other.memory, other.resources)
+
+
+def _suits(shape: Shape, host: HostState) -> bool:
+    spec = host.spec
+    return (
+        (not shape.hosts or spec.name in shape.hosts) and spec.name not in shape.exclude and (not shape.queue or shape.queue == spec.queue)
+    )
+
+
+def _could_use(state: State, shape: Shape, host: HostState) -> bool:
+    spec = host.spec
+    return (
+        state.may_start(shape.user)
+        and host.name not in state.bad.get(shape.user, ())
+        and _suits(shape, host)
+        and shape.slots <= spec.slots
+        and (not shape.memory or spec.memory is None or shape.memory <= spec.memory)
+        and all(spec.resources.get(name, 0) >= count for name, count in shape.resources)
+    )

@@ -1,0 +1,68 @@
+"""The orders of an exec-server that have not begun: those that may begin when slots are free, and those that came ahead of their slots.
+
+An order that came ahead begins only with the slots of a run of the same demands that has ended here, or when it is ordered again with
+slots of its own: hq-server may have promised every other slot of the host to somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hq.core.runner_run import Phase, Run
+from hq.model.ids import AttemptKey
+from hq.model.runs import StartOrder
+
+Demands = tuple[int, int | None, tuple[tuple[str, int], ...]]
+
+
+class RunQueue:
+    """Both, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._ready: dict[AttemptKey, None] = {}
+        self._ahead: dict[Demands, dict[AttemptKey, None]] = {}
+
+    def __iter__(self) -> Iterator[AttemptKey]:
+        return iter(self._ready)
+
+    def add(self, run: Run) -> None:
+        """A run has all that it needs but slots."""
+        if run.order.is_ahead:
+            self._ahead.setdefault(_demands(run), {})[run.key] = None
+        else:
+            self._ready[run.key] = None
+
+    def discard(self, run: Run) -> None:
+        """A run waits no more."""
+        if run.key in self._ready:
+            del self._ready[run.key]
+            return
+        ahead = self._ahead.get(_demands(run))
+        if ahead is not None and run.key in ahead:
+            del ahead[run.key]
+            if not ahead:
+                del self._ahead[_demands(run)]
+
+    def grant(self, run: Run, order: StartOrder) -> None:
+        """hq-server has slots for a run that came ahead."""
+        if run.order.is_ahead and not run.is_live:
+            self.discard(run)
+            run.order = order
+            if run.phase is Phase.QUEUED:
+                self.add(run)
+
+    def inherit(self, ended: Run, runs: dict[AttemptKey, Run]) -> AttemptKey | None:
+        """The slots of a run that has ended go to the first that came ahead with the same demands; its name."""
+        for key in self._ahead.get(_demands(ended), ()):
+            run = runs[key]
+            # the older attempt may be what is ending
+            if key.task != ended.key.task and run.due is None:
+                self.grant(run, replace(run.order, slots=ended.order.slots, is_ahead=False))
+                return key
+        return None
+
+
+def _demands(run: Run) -> Demands:
+    spec = run.spec
+    return spec.slots, spec.memory, tuple(sorted(spec.resources.items()))
