@@ -1,0 +1,52 @@
+"""An exec-server of a synthetic host: as ExecSite, over a batch system, with short intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hq.model.ids import AttemptKey
+from hq.model.runs import StartOrder
+from hq.model.states import RunKind
+from hq.protocol.runs import RunStart
+from tests.support.execserver import HOST, ExecSite
+
+QUICK: dict[str, Any] = {"poll_interval": 0.3, "poll_longest": 0.6, "look_interval": 0.1, "exit_grace": 1.0, "retry_delays": [0.5, 1.0], "command_timeout": 20.0}
+
+
+class BatchSite(ExecSite):
+    """`backend` is slurm or torque, `settings` go over the quick ones."""
+
+    def __init__(self, root: Path, backend: str, slots: int = 32, **settings: Any) -> None:
+        super().__init__(root, slots)
+        self._backend = backend
+        self._settings = {**QUICK, **settings}
+
+    def line(self, **changes: Any) -> dict[str, Any]:
+        """As ExecSite.line."""
+        return super().line(home=str(self.home), backend=self._backend, batch=self._settings, **changes)
+
+    def start_array(self, command: str, count: int) -> list[AttemptKey]:
+        """Order all tasks of one array in one message."""
+        signed = self.user.sign(self.spec(command, indices=f"0-{count - 1}"))
+        job = 1000
+        orders = tuple(StartOrder(job, index, 1, (index,)) for index in range(count))
+        self.upstream.send(RunStart(host=HOST, specs={job: signed}, orders=orders))
+        return [order.key for order in orders]
+
+    def waits(self, key: AttemptKey, words: str) -> str:
+        """Wait until an attempt waits for a reason with these words; the reason."""
+        def found() -> str:
+            reasons = [report.reason for report in self.upstream.reports if report.key == key and report.kind is RunKind.WAITS]
+            return next((reason for reason in reasons if words in reason), "")
+
+        return str(self.upstream.until(found, f"{key} to wait for '{words}'", 30))
+
+    def said(self, job: int, suffix: str = "out") -> bytes:
+        """What a job wrote to its default output file."""
+        (path,) = self.home.rglob(f"output/{job}/{job}.{suffix}")
+        return path.read_bytes()
+
+    def folders(self) -> list[Path]:
+        """Directories of submissions that are still there."""
+        return sorted(self.home.glob("*/batch/*/*"))

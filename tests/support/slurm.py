@@ -1,0 +1,147 @@
+"""A real Slurm on loopback: munged, slurmctld and several slurmd of its own on one machine, in a folder that goes with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tests.support.wait import until
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CONF = """\
+ClusterName=hqtest
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={base}/munge.socket
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerType=sched/backfill
+SchedulerParameters=sched_min_interval=2,batch_sched_delay=0,bf_interval=1,bf_continue,default_queue_depth=1000
+ReturnToService=2
+KillWait=2
+MinJobAge=300
+SlurmctldTimeout=30
+SlurmdTimeout=30
+MessageTimeout=3
+MaxArraySize=2001
+SlurmdParameters=config_overrides
+AccountingStorageType=accounting_storage/none
+StateSaveLocation={base}/state
+SlurmctldPidFile={base}/slurmctld.pid
+SlurmdPidFile={base}/slurmd.%n.pid
+SlurmctldLogFile={base}/slurmctld.log
+SlurmdLogFile={base}/slurmd.%n.log
+SlurmdSpoolDir={base}/spool.%n
+MailProg=/bin/true
+{nodes}
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=16 State=UP
+"""
+
+
+def missing_for_slurm() -> str:
+    """What is not here, empty if all is."""
+    return ", ".join(name for name in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(name, path=_PATH) is None)
+
+
+class SlurmCluster:
+    """Nodes n1, n2 … with so many cores each. As root: jobs run as their submitter. A context manager."""
+
+    def __init__(self, nodes: int = 2, cpus: int = 16) -> None:
+        self.base = Path(tempfile.mkdtemp(prefix="hq-slurm-", dir="/var/tmp"))
+        self.base.chmod(0o755)
+        self.conf = self.base / "slurm.conf"
+        self.names = [f"n{number}" for number in range(1, nodes + 1)]
+        ports = free_ports(nodes + 1)
+        host = socket.gethostname().partition(".")[0]
+        lines = [
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 SocketsPerBoard=1 "
+            f"CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=8192 State=UNKNOWN"
+            for name, port in zip(self.names, ports[1:], strict=True)
+        ]
+        self.conf.write_text(_CONF.format(host=host, port=ports[0], base=self.base, nodes="\n".join(lines)))
+        # must be there beside slurm.conf, and not empty
+        (self.base / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        self.environment = {"PATH": _PATH, "SLURM_CONF": str(self.conf), "LC_ALL": "C"}
+
+    def __enter__(self) -> SlurmCluster:
+        try:
+            key = self.base / "munge.key"
+            key.write_bytes(os.urandom(128))
+            key.chmod(0o400)
+            (self.base / "state").mkdir(mode=0o700)
+            self._daemon("munged", "--force", "--num-threads=2", f"--key-file={key}", f"--socket={self.base}/munge.socket",
+                         f"--pid-file={self.base}/munged.pid", f"--log-file={self.base}/munged.log", f"--seed-file={self.base}/munge.seed")  # fmt: skip
+            self.start_controller()
+            for name in self.names:
+                self._daemon("slurmd", "-f", str(self.conf), "-N", name)
+            until(lambda: self.run("sinfo", "-h", "-N", "-o", "%N %T").count(" idle") == len(self.names), 30, "nodes to be idle")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("slurmctld", *(f"slurmd.{node}" for node in self.names), "munged"):
+            self.stop(name)
+        # a slurmstepd outlives its slurmd on purpose: those of this cluster, and their jobs
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == str(self.conf):
+                    for each in [*process.children(recursive=True), process]:
+                        each.send_signal(signal.SIGKILL)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def start_controller(self) -> None:
+        """Start slurmctld; returns when it answers."""
+        self._daemon("slurmctld", "-f", str(self.conf))
+        until(lambda: "is UP" in self.run("scontrol", "ping", check=False), 30, "slurmctld to answer")
+
+    def stop(self, name: str) -> None:
+        """End a daemon by the pid in its file, and wait for its end."""
+        file = self.base / f"{name}.pid"
+        try:
+            process = psutil.Process(int(file.read_text()))
+        except (OSError, ValueError, psutil.NoSuchProcess):
+            return
+        process.send_signal(signal.SIGTERM)
+        with suppress(psutil.NoSuchProcess):
+            until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 30, f"end of {name}")
+        file.unlink(missing_ok=True)
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        """A command of Slurm as root; what it printed."""
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0 or not check, (argv, done.stderr)
+        return done.stdout
+
+    def _daemon(self, *argv: str) -> None:
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, (argv, done.stderr)
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of loopback that nobody has at the moment, all different."""
+    with_socket = [socket.socket() for _ in range(count)]
+    for each in with_socket:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in with_socket]
+    for each in with_socket:
+        each.close()
+    return ports
