@@ -27,7 +27,6 @@ from hq.core.runner_events import (
     SignalRun,
     Spawn,
     StartFailed,
-    StopAsked,
 )
 from hq.core.runner_spool import Spool
 from hq.execserver.backends.base import Backend, NotStarted, Started
@@ -42,9 +41,11 @@ from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
 from hq.execserver.journal import REWRITE_SIZE, Journal, read_journal
 from hq.execserver.launch import BlobStore, Launcher
-from hq.execserver.lease import Lease
+from hq.execserver.lease import Lease, end_of_lease
 from hq.execserver.orders import OrderBook
+from hq.execserver.pacing import Armed, HeldReports
 from hq.execserver.recovery import journal_lines, recover
+from hq.execserver.second import SecondUpstream
 from hq.execserver.summary import write_summary
 from hq.execserver.watch import OutputWatch, host_load
 from hq.kernel.bus import Port
@@ -55,7 +56,7 @@ from hq.kernel.log import Log
 from hq.kernel.places import hq_home
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
-from hq.model.runs import StartOrder
+from hq.model.runs import RunReport, StartOrder
 from hq.model.states import RunKind
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
@@ -99,6 +100,7 @@ class ExecServer:
         self.backend: Backend = batch or ProcessBackend(self._note_status, self.statuses, cgroups)
         self.outputs = OutputWatch(log.category("output").warning)
         self.runner = Runner(bootstrap.slots)
+        self.held, self.armed = HeldReports(), Armed()
         # sequences of a journal that was lost must not come again
         self.spool = Spool(recovered.last or int(now.wall * 1000))
         self.specs: dict[int, SignedSpec] = {}
@@ -112,7 +114,8 @@ class ExecServer:
         self.events: deque[Event] = deque()
         self._trouble = ""
         self.lease = Lease(os.path.join(run_dir, "heard"), boot_id(), now, self._link_log.warning)
-        self.dialer = Dialer(bootstrap.upstreams, bootstrap.heartbeat, make_port, self._hello)
+        self.dialer = Dialer(bootstrap.upstreams, bootstrap.heartbeat, make_port, self.hello)
+        self.second = SecondUpstream(make_port, HANDLERS)
         recover(self, recovered, now)
 
     # --- Daemon -----------------------------------------------------------------------------------------------------
@@ -129,7 +132,8 @@ class ExecServer:
             for message in received.letter.messages:
                 events.extend(self._heard(message, received.letter.id, now))
         events.extend(self._poll(now))
-        events.extend(self._end_of_lease(now))
+        events.extend(self.second.tick(self, now))
+        events.extend(end_of_lease(self, now))
         if now.boot >= self._next_look:
             self._next_look = now.boot + LOOK_EVERY
             events.extend(MemorySeen(seen.key, seen.memory) for seen in self.backend.look() if seen.memory)
@@ -145,8 +149,7 @@ class ExecServer:
             deadlines.append(now.boot + LEFTOVER_POLL)
         if self._idle_since is not None:
             deadlines.append(self._idle_since + self.bootstrap.idle)
-        if (over := self.lease.wake()) is not None:
-            deadlines.append(over)
+        deadlines += [each for each in (self.lease.wake(), self.second.wake()) if each is not None]
         if self.events or self.journal.is_behind:
             deadlines.append(now.boot + (0.0 if self.events else 1.0))
         return min(each for each in deadlines if each is not None)
@@ -155,8 +158,10 @@ class ExecServer:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
         self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
         self.dialer.send(PeerBye(reason="stops"))
+        self._spool_reports(self.held.take((), now.boot, False))
         self.flush(is_synced=True)
         self.dialer.close()
+        self.second.close()
         self._is_done = True
 
     def reload(self, now: Now) -> None:
@@ -200,7 +205,8 @@ class ExecServer:
             self.dialer.send(reply, re=request)
         return handler(self, message, now) if handler is not None else ()
 
-    def _hello(self, route: str) -> Message:
+    def hello(self, route: str) -> Message:
+        """The first word on a link."""
         return ExecHello(
             version=VERSION, protocol=PROTOCOL, boot=self._boot, host=self.bootstrap.host, machine=os.uname().nodename,
             pid=os.getpid(), route=route,
@@ -212,11 +218,14 @@ class ExecServer:
             self._link_log.info("linked by %s", self.dialer.route)
         self.dialer.welcomed(message.heartbeat, now)
         self.lease.given(message.lease, now)
-        runs = dict.fromkeys((*self.runner.runs, *self.spool.attempts()))
-        self.dialer.send(*self._load_here(), RunRoll(host=self.bootstrap.host, runs=tuple(runs)))
+        self.dialer.send(*self._load_here(), RunRoll(host=self.bootstrap.host, runs=self.roll()))
         self._sent = 0
         if self.wanted:
             self.dialer.send(BlobGet(digests=tuple(self.wanted)))
+
+    def roll(self) -> tuple[AttemptKey, ...]:
+        """What is here: queued, running, or ended and not yet recorded."""
+        return tuple(dict.fromkeys((*self.runner.runs, *self.spool.attempts())))
 
     def take_order(self, order: StartOrder, signed: SignedSpec) -> None:
         """Write down an order that was found good."""
@@ -247,13 +256,6 @@ class ExecServer:
         events.extend(LeftoversGone(key) for key in gone)
         return events
 
-    def _end_of_lease(self, now: Now) -> list[Event]:
-        events = self.lease.events(self.runner.runs.values(), now)
-        for event in events:
-            if isinstance(event, StopAsked):
-                self.journal.note(t="stop", key=event.key, outcome=event.outcome, reason=event.reason)
-        return events
-
     def _step(self, events: list[Event], now: Now) -> float | None:
         """Let the core decide until it has no more orders. Outcomes of actions are events again."""
         reports = []
@@ -275,11 +277,14 @@ class ExecServer:
                 events.extend(self._spawn(spawns, now))
             if not events:
                 break
+        self._spool_reports(self.held.take(reports, now.boot, self.runner.queue.has_ahead))
+        return min((each for each in (step.wake, self.held.due) if each is not None), default=None)
+
+    def _spool_reports(self, reports: list[RunReport]) -> None:
         if reports:
             sequence = self.spool.add(reports)
             self.journal.note(t="batch", sequence=sequence, reports=self.spool.batches[sequence])
             self.flush()
-        return step.wake
 
     def _fetch(self, action: FetchBlobs) -> list[Event]:
         present = frozenset(digest for digest in action.digests if self.launcher.blobs.has(digest))
@@ -294,7 +299,10 @@ class ExecServer:
         tags = {spawn.order.key: secrets.token_hex(12) for spawn in spawns}
         for key, tag in tags.items():
             self.journal.note(t="starting", key=key, tag=tag, at=now.wall)
-        if not self.flush(is_synced=True):
+        armed = self.armed.to_arm(spawns, self.runner.queue.upcoming())
+        for key in armed or ():
+            self.journal.note(t="armed", key=key)
+        if not self.flush(is_synced=armed is not None):
             return [StartFailed(spawn.order.key, f"the exec-server cannot write its journal: {self._trouble}", now.wall) for spawn in spawns]
         events: list[Event] = []
         for spawn in spawns:
@@ -324,6 +332,7 @@ class ExecServer:
         key = action.key
         self.backend.forget(key)
         self.outputs.forget(key)
+        self.armed.forget(key)
         was_here = self.tags.pop(key, None) is not None
         signed = self.specs.get(key.job)
         if was_here and signed is not None and action.report.kind is RunKind.ENDED:
@@ -366,6 +375,7 @@ class ExecServer:
         """Write what could not be written before; begin a new journal when the old one is mostly past."""
         self.flush()
         if self.journal.size > REWRITE_SIZE:
+            self._spool_reports(self.held.take((), now.boot, False))
             try:
                 self.journal.rewrite(journal_lines(self))
             except OSError as error:
@@ -385,7 +395,7 @@ class ExecServer:
 
     def _rest(self, now: Now) -> None:
         """End when there has been nothing to do for long enough, or at once when told so."""
-        if not self.runner.is_idle or (self.spool.batches and not (self.is_retiring and not self.dialer.is_linked)):
+        if not self.runner.is_idle or (self.spool.batches and not self.second.has_all(self) and not (self.is_retiring and not self.dialer.is_linked)):
             self._idle_since = None
             return
         if self._idle_since is None:

@@ -37,6 +37,8 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
     allow_root: bool = False
     idle: float = 600.0
     home: str = ""
+    server: str = ""  # hq-server's address and key: the second way up; empty: none
+    server_key: str = ""
     backend: str = "process"
     batch: BatchSettings | None = None
 

@@ -17,9 +17,19 @@ from hq.model.states import Outcome
 
 if TYPE_CHECKING:
     from hq.core.runner_run import Run
+    from hq.execserver.app import ExecServer
 
 #: How often the moment is written down (seconds).
 WRITE_EVERY = 5.0
+
+
+def end_of_lease(server: ExecServer, now: Now) -> list[Event]:
+    """What ends for want of anybody above, written down."""
+    events = server.lease.events(server.runner.runs.values(), now)
+    for event in events:
+        if isinstance(event, StopAsked):
+            server.journal.note(t="stop", key=event.key, outcome=event.outcome, reason=event.reason)
+    return events
 
 
 class Lease:
@@ -36,9 +46,9 @@ class Lease:
         self._is_over = False
         self._read(now)
 
-    def heard(self, now: Now) -> None:
-        """Somebody above said something."""
-        self._heard, self._is_over, self._runs = now.boot, False, True
+    def heard(self, now: Now, *, is_second: bool = False) -> None:
+        """Somebody above said something. `is_second`: it was hq-server, which does not take the user-server's goodbye back."""
+        self._heard, self._is_over, self._runs = now.boot, False, self._runs or not is_second
         if now.boot - self._written >= WRITE_EVERY:
             self._write(now)
 

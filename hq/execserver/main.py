@@ -225,7 +225,8 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
 
     def dial(address: str) -> ZmqClient:
         now = server.bootstrap
-        return ZmqClient(address, now.upstream_key, now.public, now.secret)
+        key = now.server_key if address == now.server else now.upstream_key
+        return ZmqClient(address, key, now.public, now.secret)
 
     background = ThreadBackground(4)
     batch = None

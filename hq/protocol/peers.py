@@ -166,6 +166,15 @@ class KeyEnrol(Message, frozen=True, kw_only=True, tag="key.enrol"):
     token: str = ""
 
 
+class KeyRegister(Message, frozen=True, kw_only=True, tag="key.register"):
+    """A user-server names the key of its user's exec-server on a host, so that it can come to hq-server by itself while the user-server is away."""
+
+    sent_by: ClassVar = USER
+    answered_by: ClassVar = ()
+    host: str
+    public: str
+
+
 class KeyChallenged(Message, frozen=True, kw_only=True, tag="key.challenged"):
     """Prove the claim: write `nonce` into the file `path` of your own home, mode 0600, and send key.enrol again."""
 

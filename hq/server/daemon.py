@@ -25,7 +25,7 @@ from hq.model.changes import AuditRecord
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.peers import PeerBye, PeerHeartbeat
-from hq.server import admin_daemon, enrolment, handlers, leases, performers, probe
+from hq.server import admin_daemon, enrolment, handlers, handlers_execs, leases, performers, probe
 from hq.server.batch import Ask, Batch
 from hq.server.configuration import read_configuration
 from hq.server.enrolsocket import EnrolSocket
@@ -35,6 +35,8 @@ from hq.server.requests import STRANGER, Caller, Request
 from hq.server.sessions import SILENT_BEATS, Session, Sessions
 from hq.server.writing import WriterLike
 
+#: Daemons that say hello before anything else.
+HELLO_ROLES = frozenset({Role.USER_SERVER, Role.EXEC_SERVER})
 CATEGORIES = ("database", "error", "jobs", "network", "requests", "security", "system")
 #: hq-admin enrols its key when an answer begins so.
 UNKNOWN_KEY = "hq-server does not know this key"
@@ -69,6 +71,7 @@ class Server:
         self.enrolment = enrolment.Enrolment(instance)
         self.gate = Gate()
         self.leases = Leases()
+        self.visits = handlers_execs.Visits()
         snapshot = store.load()
         self.settings = dict(snapshot.settings)
         self.cluster = Cluster(instance, snapshot, now.wall)
@@ -193,7 +196,7 @@ class Server:
         session = self.sessions.at(caller.user, peer)
         if session is not None:
             session.heard = self.now.boot
-        elif caller.role is Role.USER_SERVER and not handlers.is_first_word(message):
+        elif not self.visits.heard(caller, peer, self.now.boot) and caller.role in HELLO_ROLES and not handlers.is_first_word(message):
             request.reply(PeerBye(reason="say hello first: hq-server does not know this connection (any more)"))
             return
         self._guarded(request, f"{tag} of {caller.user}", lambda: handlers.handle(self, request, message))
@@ -241,6 +244,7 @@ class Server:
                 self.end_session(session, f"silent for {self.now.boot - session.heard:.0f} s")
             for session in self.sessions:
                 self.outbox.tell(session.peer, PeerHeartbeat())
+            handlers_execs.beat(self)
             leases.look(self)
         elif name == "probe":
             probe.start(self)

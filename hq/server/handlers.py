@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hq.protocol.base import Message
-from hq.protocol.peers import HostLink, HostLoad, KeyEnrol, PeerAsk, PeerBye, PeerHeartbeat, PeerHello
-from hq.protocol.runs import BlobGet, RunReported, RunRoll
-from hq.server import enrolment, handlers_admin, handlers_jobs, handlers_peers, handlers_reads, handlers_runs
+from hq.protocol.peers import HostLink, HostLoad, KeyEnrol, KeyRegister, PeerAsk, PeerBye, PeerHeartbeat, PeerHello
+from hq.protocol.runs import BlobGet, ExecHello, RunReported, RunRoll
+from hq.server import enrolment, handlers_admin, handlers_execs, handlers_jobs, handlers_peers, handlers_reads, handlers_runs
 from hq.server.requests import Caller, Request, disabled_text
 
 if TYPE_CHECKING:
@@ -20,14 +20,15 @@ HANDLERS: dict[type[Message], Handler] = {
     KeyEnrol: enrolment.take_message,
     **handlers_peers.HANDLERS,
     **handlers_runs.HANDLERS,
+    **handlers_execs.HANDLERS,
     **handlers_jobs.HANDLERS,
     **handlers_reads.HANDLERS,
     **handlers_admin.HANDLERS,
 }
 
 #: What counts even from a disabled user: the truth about what runs already.
-_REPORTING = (PeerHeartbeat, PeerBye, RunReported, RunRoll, HostLink, HostLoad, BlobGet)
-_FIRST_WORDS = (PeerHello, KeyEnrol, PeerAsk)
+_REPORTING = (PeerHeartbeat, PeerBye, RunReported, RunRoll, HostLink, HostLoad, BlobGet, ExecHello, KeyRegister)
+_FIRST_WORDS = (PeerHello, ExecHello, KeyEnrol, PeerAsk)
 
 
 def refusal(caller: Caller, message: Message) -> str | None:

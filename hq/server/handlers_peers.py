@@ -73,6 +73,8 @@ def heartbeat(server: Server, request: Request, message: PeerHeartbeat) -> None:
 def bye(server: Server, request: Request, message: PeerBye) -> None:
     """A user-server stops in good order."""
     session = server.sessions.at(request.caller.user, request.peer)
+    if request.caller.host:
+        server.visits.go(request.caller.user, request.caller.host)
     if session is not None:
         server.end_session(session, message.reason[:MAX_REASON] or "it stopped")
 

@@ -26,5 +26,6 @@ def _silent(server: Server) -> Iterator[tuple[str, str]]:
     """Links with runs that are not heard, of users whose user-server is here."""
     for name, host in server.cluster.hosts.items():
         for user in host.by_user:
-            if server.sessions.of(user) is not None and server.cluster.link(user, name).state is not LinkState.ALIVE:
+            is_heard = server.cluster.link(user, name).state is LinkState.ALIVE or server.visits.of(user, name) is not None
+            if server.sessions.of(user) is not None and not is_heard:
                 yield user, name

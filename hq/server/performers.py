@@ -59,6 +59,11 @@ def _why_out(server: Server, user: str) -> str:
 
 def _tell(server: Server, user: str, message: Message) -> None:
     session = server.sessions.of(user)
+    if isinstance(message, RunStop | RunSignal):
+        visitor = server.visits.of(user, message.host)
+        if visitor is not None:  # its exec-server is here itself, for it cannot reach its user-server
+            server.outbox.tell(visitor, message)
+            return
     if session is None:
         server.log.category("jobs").info("%s for %s waits: no user-server of his is up", type(message).__struct_config__.tag, user)
         return

@@ -149,7 +149,7 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     memory = HostMemory(os.path.join(run_dir, "hosts.json"), log.category("hosts"), allow_root=config.allow_root or (uid == 0 and is_in_container()))
     starter = Starter(
         transport=Transports(transport_settings(config, run_dir)), background=background, routes=routes, keys=exec_keys, keyring=keyring,
-        memory=memory, instance=config.instance, user=user, heartbeat=EXEC_HEARTBEAT, backends=lambda: read_backends(config.etc),
+        memory=memory, instance=config.instance, user=user, heartbeat=EXEC_HEARTBEAT, server=(config.server, config.server_key), backends=lambda: read_backends(config.etc),
     )  # fmt: skip
     execs = ExecLinks(
         port=port, starter=starter, memory=memory, log=log.category("hosts"), seed=secrets.randbits(32), heartbeat=EXEC_HEARTBEAT,

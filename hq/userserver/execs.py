@@ -23,7 +23,7 @@ from hq.model.ids import AttemptKey, TaskKey
 from hq.model.runs import RunReport
 from hq.model.states import LinkState
 from hq.protocol.base import PROTOCOL, Message, Problem
-from hq.protocol.peers import CheckStep, HostLink, HostLoad, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
+from hq.protocol.peers import CheckStep, HostLink, HostLoad, KeyRegister, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
 from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
 from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer
@@ -59,6 +59,8 @@ class ExecLinks:
         self._heartbeat = heartbeat
         self._on_ended = on_ended
         self.ledger = ledger
+        self._doubts = Doubts()
+        self._keys: dict[str, str] = {}  # of the exec-servers that came: hq-server may let them in while we are away
         self._unwritten: list[RunStart] = []  # orders that came while the ledger could not be written
         self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
         self._stops: dict[str, list[RunStop]] = {}
@@ -89,6 +91,8 @@ class ExecLinks:
             self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
         for host, reports in self._given_back.all(self._now.boot).items():
             self._report(host, reports)
+        for host, key in self._keys.items():
+            self.upstream.tell(KeyRegister(host=host, public=key))
         for host in sorted(self._ready):
             # the answer to a welcome is a roll, followed by what is not recorded
             self._connections.send(host, self._welcome(host))
@@ -210,6 +214,9 @@ class ExecLinks:
 
     def _came(self, host: str, peer: Peer) -> None:
         self._connections.put(host, peer)
+        if self._keys.get(host) != peer.key:
+            self._keys[host] = peer.key
+            self.upstream.tell(KeyRegister(host=host, public=peer.key))
         self._ready.discard(host)
         self.blobs.forget(host)
         self.links.came(host, self._now.boot)

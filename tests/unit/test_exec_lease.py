@@ -54,6 +54,8 @@ def test_after_a_goodbye_nothing_ends(tmp_path: Path) -> None:
     made.given(100.0, now(0.0))
     made.suspended(now(10.0))
     assert made.events(RUNS, now(1e6)) == []
+    made.heard(now(20.0), is_second=True)
+    assert made.events(RUNS, now(1e6)) == [], "hq-server does not take the goodbye back"
     again = lease(tmp_path, 2e6)
     assert again.events(RUNS, now(3e6)) == []
 

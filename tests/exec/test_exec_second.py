@@ -1,0 +1,50 @@
+"""A real exec-server whose user-server is gone: it goes to hq-server for reports and stops, and comes back to its user-server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hq.model.states import Outcome, RunKind
+from tests.support.execserver import ExecSite, Upstream
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[ExecSite]:
+    """An exec-server that knows both ways up."""
+    made = ExecSite(tmp_path, heartbeat=0.5)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(site: ExecSite) -> Iterator[Upstream]:
+    """hq-server's end."""
+    made = Upstream(site.user, heartbeat=0.5)
+    made.exec_public, made.exec_secret = site.upstream.exec_public, site.upstream.exec_secret
+    answer = site.bootstrap(server=f"tcp://127.0.0.1:{made.number}", server_key=made.public)
+    assert answer["ok"], answer
+    site.linked()
+    yield made
+    made.close()
+
+
+def test_reports_and_stops_go_by_hq_server_while_the_user_server_is_away(site: ExecSite, server: Upstream) -> None:
+    short, long = site.upstream.start(site.spec("read x < fifo; exit 3"), site.spec("sleep 600"))
+    (site.work / "fifo").unlink(missing_ok=True)
+    long_pid = site.upstream.started(long).pid
+    assert long_pid
+    site.upstream.close()
+    server.until(lambda: server.rolls, "the roll at hq-server")
+    assert long in server.rolls[-1].runs
+    server.stop(long)
+    assert server.ended(long).outcome is Outcome.CANCELLED
+    (queued,) = server.start(site.spec("touch", "started"))
+    assert queued
+    site.upstream.come_back()
+    site.linked()
+    assert site.upstream.ended(long).outcome is Outcome.CANCELLED, "its user-server hears of it, too"
+    assert site.upstream.ended(short).kind is RunKind.ENDED
+    assert not (site.work / "started").exists(), "hq-server starts nothing by this way"
