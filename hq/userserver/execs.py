@@ -28,6 +28,7 @@ from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunRecorded, RunRe
 from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer
 from hq.userserver.dialling import Dialling
+from hq.userserver.doubts import Doubts
 from hq.userserver.hosts import HostMemory
 from hq.userserver.ledger import LedgerFile
 from hq.userserver.starter import Starter
@@ -111,21 +112,27 @@ class ExecLinks:
         if not verdict.is_kept:
             self._unwritten.append(message)
             return
-        self._report_own(host, refused_here(verdict.refused, self._now.wall))
+        self._report_own(host, refused_here(self._doubts.sift(host, verdict.refused, is_ready=host in self._ready), self._now.wall))
+        if self._doubts.is_waiting(host):
+            self._want(host)
         orders = verdict.orders
         if not orders:
             return
+        if host not in self._ready:
+            self._doubts.sent_before(host, verdict.again)
         message = msgspec.structs.replace(message, orders=orders)
         for other, older in self.live.send(host, orders):
             # hq-server gave that one up; it must not go on beside the new one
             self.stop(RunStop(host=other, runs=(older,), reason="replaced by a newer attempt"))
         link = self.links.of(host)
         if host not in self.hosts:
-            self._report_own(host, never_started((order.key for order in orders), self._now.wall, f"there is no host {host} in the cluster"))
+            self._never(host, (order.key for order in orders), f"there is no host {host} in the cluster")
         elif host in self._ready and link.state is LinkState.ALIVE:
             self._connections.send(host, message)
         elif link.state is LinkState.FAILED:
-            self._report_own(host, never_started((order.key for order in orders), self._now.wall, link.reason))
+            self._never(host, (order.key for order in orders), link.reason)
+            kept = tuple(order for order in orders if self._doubts.may_be_there(host, order.key))
+            self.waiting.add(host, message.specs, kept)
         else:
             self.waiting.add(host, message.specs, orders)
             self._want(host)
@@ -135,7 +142,7 @@ class ExecLinks:
         host = message.host
         if not message.is_only_queued:
             self.ledger.stopped(message.runs)
-        removed = self.waiting.remove(host, message.runs)
+        removed = [key for key in self.waiting.remove(host, message.runs) if not self._doubts.may_be_there(host, key)]
         if removed:
             self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
             rest = tuple(key for key in message.runs if AttemptKey(*key) not in set(removed))
@@ -159,6 +166,7 @@ class ExecLinks:
 
     def recorded(self, message: RunRecorded) -> None:
         """Reports of a host are durable: its spool may forget them."""
+        self._doubts.recorded(message.host, message.sequence)
         if message.host in self._connections:
             self._connections.send(message.host, message)
 
@@ -179,6 +187,7 @@ class ExecLinks:
             self._connections.answered(host, re, message)
         elif isinstance(message, RunReported):
             self.ledger.reported(message.reports)
+            self._doubts.reported(host, message.sequence, (report.key for report in message.reports))
             self._on_ended(self.live.report(host, message.reports))
             self.upstream.tell(self._bound(host, message))
         elif isinstance(message, RunRoll):
@@ -230,6 +239,7 @@ class ExecLinks:
         """What the host has, and what waits here for it: to hq-server both are delivered. Only then may orders follow."""
         keys = tuple(dict.fromkeys([*(AttemptKey(*key) for key in message.runs), *self.waiting.keys(host)]))
         self.live.roll(host, keys)
+        self._report_own(host, refused_here(self._doubts.rolled(host, map(AttemptKey._make, message.runs)), self._now.wall))
         self.upstream.tell(RunRoll(host=host, runs=keys))
         self._ready.add(host)
         for stop in self._stops.pop(host, ()):
@@ -349,10 +359,14 @@ class ExecLinks:
 
     def _give_back(self, host: str, reason: str) -> None:
         """Orders that wait for `host` will not be delivered: hq-server may place them elsewhere."""
-        keys = self.waiting.keys(host)
+        keys = [key for key in self.waiting.keys(host) if not self._doubts.may_be_there(host, key)]
         if keys:
-            self.waiting.take(host)
-            self._report_own(host, never_started(keys, self._now.wall, reason))
+            self.waiting.remove(host, keys)
+            self._never(host, keys, reason)
+
+    def _never(self, host: str, keys: Iterable[AttemptKey], reason: str) -> None:
+        keys = [key for key in keys if not self._doubts.may_be_there(host, key)]
+        self._report_own(host, never_started(keys, self._now.wall, reason))
 
     def _give_back_failed(self) -> None:
         """Orders whose host's last start failed go back."""

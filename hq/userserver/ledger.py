@@ -43,6 +43,7 @@ class Verdict(NamedTuple):
     orders: tuple[StartOrder, ...]
     refused: dict[AttemptKey, str]
     is_kept: bool = True
+    again: tuple[AttemptKey, ...] = ()  # those of `orders` that were noted before: their exec-server may have them
 
 
 class LedgerFile:
@@ -72,6 +73,7 @@ class LedgerFile:
         """Which of these orders may be relayed, and are noted by that; and why not the others."""
         kept: list[StartOrder] = []
         refused: dict[AttemptKey, str] = {}
+        again: list[AttemptKey] = []
         for order in orders:
             terms = self._terms(order.job, specs.get(order.job))
             if terms is None:
@@ -87,10 +89,12 @@ class LedgerFile:
             if not self.rules.is_noted(slot, order.attempt):
                 self.rules.started(slot, order.attempt, self._now.wall)
                 self._note(slot, "s", order.attempt)
+            else:
+                again.append(order.key)
         # also for what was noted before and could not be written then
         if not self.flush():
             return Verdict((), {}, is_kept=False)
-        return Verdict(tuple(kept), refused)
+        return Verdict(tuple(kept), refused, again=tuple(again))
 
     def reported(self, reports: Iterable[RunReport]) -> None:
         """Reports pass by: what never started does not count, what ended by itself is over."""

@@ -59,6 +59,7 @@ class Stage:
         self.database = MariaDB(is_fast=False)
         self.wants_database = True
         self.wants_server = True
+        self._is_typing = True
         self.revived: dict[str, int] = {}
         self._stack = ExitStack()
         self._is_over = threading.Event()
@@ -85,20 +86,21 @@ class Stage:
             self.database.execute(f"create database {DATABASE} character set utf8mb4")
             rows = [f"{name}:{SLOTS}:ssh" for name in HOSTS]
             url = self.database.url(DATABASE)
-            self.site = enter(_Site(readable_install(), rows=rows, hosts=self.hosts, owner=OWNER, users=USERS, database=url))
+            # MariaDB dies with the thread that started it: the keeper ends after the site
             keeper = threading.Thread(target=self._keep, daemon=True)
             keepers = [keeper, *(threading.Thread(target=self._type, args=(user,), daemon=True) for user in USERS)]
+            self._stack.callback(lambda: [each.join(60) for each in keepers])
+            self._stack.callback(self._is_over.set)
+            self.site = enter(_Site(readable_install(), rows=rows, hosts=self.hosts, owner=OWNER, users=USERS, database=url))
             for each in keepers:
                 each.start()
-                self._stack.callback(each.join, 60)
-            self._stack.callback(self._is_over.set)
+            self._stack.callback(self._leave_alone)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
         self._stack.close()
 
     def _mount(self, user: str) -> None:
@@ -136,6 +138,9 @@ class Stage:
                 found.append(int(process.pid))
         return found
 
+    def _leave_alone(self) -> None:
+        self.wants_server = self._is_typing = False
+
     # --- keeping ----------------------------------------------------------------------------------------------------
 
     def pause(self, seconds: float) -> bool:
@@ -152,7 +157,7 @@ class Stage:
 
     def _type(self, user: str) -> None:
         while not self.pause(1.5):
-            if self.user_server_pid(user) is None:
+            if self._is_typing and self.user_server_pid(user) is None:
                 with suppress(subprocess.TimeoutExpired):
                     self.site.client(user, "jobs", "-q", timeout=20)
                     self._note(f"user-server of {user}")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from hq.errors import UnavailableError
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import JobSpec, SignedSpec
 from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
 from hq.protocol.jobs import ActResult, JobAct, JobActed
-from hq.protocol.runs import RunReported, RunStart
+from hq.protocol.runs import RunRecorded, RunReported, RunStart
 from hq.protocol.specs import encode_spec
 from tests.support.userserver_rig import INSTANCE, Rig, host, order
 
@@ -87,3 +88,37 @@ def test_while_the_ledger_cannot_be_written_orders_wait(rig: Rig, monkeypatch: p
     rig.move(1.0)
     (start,) = rig.exec_got("n1", RunStart)
     assert start.orders[0].key == AttemptKey(1, PLAIN, 1)
+
+
+def test_an_end_that_is_not_recorded_is_no_reason_to_refuse(rig: Rig) -> None:
+    """hq-server died before it recorded the end, and orders the attempt again: the report is the answer. Found by `make chaos`."""
+    rig.tell(run("n1", order(1)))
+    end = RunReport(job=1, index=PLAIN, attempt=1, kind=RunKind.ENDED, at=1.0, outcome=Outcome.OK, exit_code=0)
+    rig.exec_says("n1", RunReported(host="n1", sequence=1, sent=1.0, reports=(end,)))
+    rig.exec_got("n1", RunStart)
+    told(rig)
+    rig.tell(run("n1", order(1)))
+    assert not rig.exec_got("n1", RunStart) and not told(rig)
+    rig.tell(RunRecorded(host="n1", sequence=1))
+    rig.tell(run("n1", order(1)))
+    assert not rig.exec_got("n1", RunStart)
+    assert [report.outcome for report in told(rig)] == [Outcome.REFUSED], "as after a restored backup"
+
+
+def test_what_was_relayed_once_is_not_given_back_unasked(tmp_path: Path) -> None:
+    """A new user-server, and a host that cannot be reached: the attempt may run there, so only its exec-server may say that it does not."""
+    first = Rig(tmp_path, [host("n1")])
+    first.welcome()
+    first.exec_comes("n1")
+    first.tell(run("n1", order(1)))
+    first.us.stop(first.clock.now())
+    rig = Rig(tmp_path, [host("n1")])
+    rig.transport.trouble["n1"] = UnavailableError("no route to host")
+    rig.welcome()
+    other = SignedSpec(encode_spec(JobSpec(instance=INSTANCE, user="alice", key="k-1", name="n", argv=(b"true",))), b"t")
+    rig.tell(RunStart(host="n1", specs={1: SPEC, 2: other}, orders=(order(1), order(2))))
+    rig.move(3.0)
+    assert {(report.job, report.kind) for report in told(rig)} == {(2, RunKind.NEVER_STARTED)}
+    rig.transport.trouble.clear()
+    rig.exec_comes("n1")
+    assert [each.job for message in rig.exec_got("n1", RunStart) for each in message.orders] == [1]
