@@ -15,19 +15,8 @@ from logging import Logger
 from hq import VERSION
 from hq.core.runner import Runner
 from hq.core.runner_events import (
-    BlobsArrived,
-    Event,
-    FetchBlobs,
-    Forget,
-    LeftoversGone,
-    MemorySeen,
-    RunEnded,
-    RunStarted,
-    RunWaits,
-    SignalRun,
-    Spawn,
-    StartFailed,
-)
+    BlobsArrived, Event, FetchBlobs, Forget, LeftoversGone, MemorySeen, RunEnded, RunStarted, RunWaits, SignalRun, Spawn, StartFailed,
+)  # fmt: skip
 from hq.core.runner_spool import Spool
 from hq.execserver.backends.base import Backend, NotStarted, Started
 from hq.execserver.backends.cgroup import CgroupManager
