@@ -33,6 +33,7 @@ from hq.server.gate import Gate
 from hq.server.outbox import Outbox
 from hq.server.requests import STRANGER, Caller, Request
 from hq.server.sessions import SILENT_BEATS, Session, Sessions
+from hq.server.trouble import Trouble
 from hq.server.writing import WriterLike
 
 #: Daemons that say hello before anything else.
@@ -89,6 +90,7 @@ class Server:
         self._in_flight: tuple[Batch, list[Action]] | None = None
         self._settled: deque[tuple[Request | None, Callable[[], None]]] = deque()
         self._wake: float | None = None
+        self._trouble = Trouble(log.category("database"))
         self._rebuild_at: float | None = None
         self._is_stopping = False
         self._stop_from = self._stop_by = 0.0
@@ -157,6 +159,7 @@ class Server:
         self._run_settled()
         if not self._is_stopping:
             self._step()
+        self._trouble.watch(self.writer.trouble, now.boot, (self._in_flight[0], self.batch) if self._in_flight else ())
         for peer in self.outbox.flush():
             self._unreachable(peer)
         if self._is_stopping and ((self._in_flight is None and now.boot >= self._stop_from) or now.boot >= self._stop_by):

@@ -246,6 +246,11 @@ def test_with_the_database_away_nothing_is_acknowledged_and_nothing_lost(tmp_pat
     assert not alice.all_of(JobSubmitted) and not alice.orders()
     status = room.client("carol-admin")
     assert any("away" in str(row[1]) for row in status.ask(AdminRun(words=("status",)), AdminAnswer).rows)
+    room.tick(9.0)
+    (problem,) = alice.all_of(Problem)
+    assert problem.is_transient and "away" in problem.text and "carries it out afterwards" in problem.text
+    room.tick(3.0)
+    assert len(alice.all_of(Problem)) == 1, "it is said once"
     stores[-1].is_away.clear()
     until(lambda: room.tick() and alice.all_of(JobSubmitted) and alice.orders(), 10)
     room.writer.close()
