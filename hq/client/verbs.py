@@ -128,6 +128,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("info", "", "facts about your user-server", "showing:facts", (JSON,), most=0, fixed={"what": "info"}),
     Verb("checkhost", "HOST", "prove that your jobs can run there: login, python, way back", "service:checkhost", (JSON,), least=1, most=1),
     Verb("keepalive", "[on|off|status]", "keep your user-server up when you log out (on)", "keepalive:keepalive", (JSON,), most=1),
+    Verb("takeover", "", "move your user-server from another machine to this one", "takeover:takeover", (), most=0),
     Verb("shutdown", "", "stop your user-server; running jobs run on", "service:shutdown",
          (Option("--hosts", "its idle exec-servers too"),), most=0),
     Verb("ping", "", "is your user-server there?", "service:ping", (JSON,), most=0),

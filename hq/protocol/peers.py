@@ -24,6 +24,8 @@ class PeerHello(Message, frozen=True, kw_only=True, tag="peer.hello"):
     machine: str
     address: str
     sign_public: str = ""
+    takeover: bool = False  # its user moves his user-server here: the one that is up is told to end
+    lock: str = ""  # names the lock of the run directory, which it holds: an earlier one with the same lock is dead
 
 
 class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):
@@ -77,6 +79,20 @@ class PeerFacts(Message, frozen=True, kw_only=True, tag="peer.facts"):
 
     sent_by: ClassVar = DOWN | USER | EXEC
     facts: dict[str, str | int | float | bool | None]
+
+
+class LedgerAsk(Message, frozen=True, kw_only=True, tag="ledger.ask"):
+    """The user moves his user-server to another machine: what does its ledger say?"""
+
+    sent_by: ClassVar = CLIENT
+    answered_by: ClassVar = ("ledger.told", "problem")
+
+
+class LedgerTold(Message, frozen=True, kw_only=True, tag="ledger.told"):
+    """The ledger as its file holds it. The user-server that answered relays no start any more."""
+
+    sent_by: ClassVar = USER
+    data: bytes
 
 
 class PeerShutdown(Message, frozen=True, kw_only=True, tag="peer.shutdown"):

@@ -35,13 +35,16 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
     assert request.peer is not None
     boot = server.now.boot
     session = Session(user=user, peer=request.peer, boot=message.boot, machine=message.machine[:MAX_NAME], address=message.address[:MAX_NAME],
-                      version=message.version[:40], heard=boot, since=boot)  # fmt: skip
+                      version=message.version[:40], heard=boot, since=boot, lock=message.lock[:MAX_NAME])  # fmt: skip
     before = server.sessions.of(user)
     if before is not None and before.peer != request.peer:
         # answers go to the connection that asked, and that one is no more
         for token in before.watches:
             server.add(Unwatched(token))
         before.watches.clear()
+        if message.takeover and before.boot != message.boot:
+            reason = f"{user} has moved his user-server to {message.machine[:MAX_NAME]}"
+            server.outbox.tell(before.peer, PeerRefused(reason=reason, address=message.address[:MAX_NAME]))
     server.sessions.put(session)
     server.add(UserServerCame(user=user))
     server.log.category("system").info("user-server of %s came: %s at %s, hq %s", user, message.machine, message.address, message.version)
@@ -60,8 +63,8 @@ def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str,
     if not request.caller.is_enabled:
         return disabled_text(user), ""
     lease = SILENT_BEATS * server.timers.intervals()["heartbeat"]
-    rival = server.sessions.rival(user, message.boot, server.now.boot, lease)
-    if rival is not None:
+    rival = server.sessions.rival(user, message.boot, server.now.boot, lease, message.lock)
+    if rival is not None and not message.takeover:
         return f"another user-server of {user} is up on {rival.machine} ({rival.address})", rival.address
     return "", ""
 

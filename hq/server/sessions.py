@@ -27,6 +27,7 @@ class Session:
     version: str
     heard: float
     since: float
+    lock: str = ""
     watches: set[Request] = field(default_factory=set)
 
 
@@ -51,10 +52,12 @@ class Sessions:
         session = self._by_user.get(user)
         return session if session is not None and session.peer == peer else None
 
-    def rival(self, user: str, boot: str, now: float, lease: float) -> Session | None:
-        """Another process's session of the user that was heard within `lease` seconds."""
+    def rival(self, user: str, boot: str, now: float, lease: float, lock: str = "") -> Session | None:
+        """Another process's session of the user that was heard within `lease` seconds, unless it held the very lock that the asker holds now."""
         session = self._by_user.get(user)
-        return session if session is not None and session.boot != boot and now - session.heard < lease else None
+        if session is None or session.boot == boot or now - session.heard >= lease or (lock and lock == session.lock):
+            return None
+        return session
 
     def put(self, session: Session) -> Session | None:
         """Let a session in. Returns the one that it replaces."""

@@ -11,6 +11,8 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+import msgspec
+
 from hq import VERSION
 from hq.errors import HqError, UnavailableError
 from hq.kernel.backends import read_backends
@@ -57,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--detach", action="store_true", help="go into the background; returns when it is up")
     parser.add_argument("--keepalive", action="store_true", help="do not stop when there is nothing to do")
     parser.add_argument("--idle", type=_seconds, default=IDLE, metavar="SECONDS", help="stop after so long with nothing to do (default: %(default)g)")
+    parser.add_argument("--takeover", action="store_true", help="your user-server on another machine ends, this one takes its place")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"), help="what is logged (default: %(default)s)")
     parser.add_argument("--version", action="version", version=f"hq-user-server {VERSION}")
     keep = parser.add_mutually_exclusive_group()
@@ -91,10 +94,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     # before threads and sockets are made: they do not survive a fork
     starting = detach() if options.detach else Starting()
-    return run(config, run_dir, starting, idle=None if options.keepalive else options.idle, is_logged=options.detach, level=options.log_level)
+    return run(config, run_dir, starting, idle=None if options.keepalive else options.idle, is_logged=options.detach, level=options.log_level,
+               is_takeover=options.takeover)  # fmt: skip
 
 
-def run(config: ClientConfig, run_dir: str, starting: Starting, *, idle: float | None, is_logged: bool, level: str = "INFO") -> int:
+def run(config: ClientConfig, run_dir: str, starting: Starting, *, idle: float | None, is_logged: bool, level: str = "INFO",
+        is_takeover: bool = False) -> int:  # fmt: skip
     """Be the user-server until it ends. Returns the exit code."""
     sock = os.path.join(run_dir, "client.sock")
     try:
@@ -112,7 +117,7 @@ def run(config: ClientConfig, run_dir: str, starting: Starting, *, idle: float |
             log.category("system").warning("%s is on a network file system; its lock may not hold", run_dir)
         # a mistake in it is told now, and not first when a host is needed
         read_backends(config.etc)
-        server, loop = build(config, run_dir, log, SystemClock(), idle=idle)
+        server, loop = build(config, run_dir, log, SystemClock(), idle=idle, is_takeover=is_takeover)
     except (HqError, OSError) as error:
         starting.fail(f"hq-user-server: {error}", getattr(error, "exit_code", 1))
         return int(getattr(error, "exit_code", 1))
@@ -127,7 +132,7 @@ def run(config: ClientConfig, run_dir: str, starting: Starting, *, idle: float |
     return server.exit_code
 
 
-def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: float | None) -> tuple[UserServer, Loop]:
+def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: float | None, is_takeover: bool = False) -> tuple[UserServer, Loop]:
     """Put the parts together, and open the socket. Raises HqError or OSError."""
     uid = os.getuid()
     user = pwd.getpwuid(uid).pw_name
@@ -166,8 +171,8 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     )  # fmt: skip
     client = ZmqClient(config.server, config.server_key, keyring.public, keyring.secret)
     hello = PeerHello(version=VERSION, protocol=PROTOCOL, boot=boot, machine=os.uname().nodename, address=server.address,
-                      sign_public=keyring.sign_public)  # fmt: skip
-    upstream = ServerLink(client, config.server, lambda: hello, enroller, log.category("link"), now, on_message=server.on_message,
+                      sign_public=keyring.sign_public, lock=lock_name(os.path.join(run_dir, "lock")))  # fmt: skip
+    upstream = ServerLink(client, config.server, lambda: msgspec.structs.replace(hello, takeover=is_takeover and not upstream.was_in), enroller, log.category("link"), now, on_message=server.on_message,
                           on_welcome=server.on_welcome, on_refused=server.on_refused)  # fmt: skip
     enroller.send = upstream.send_enrol
     there = urlsplit(config.server)
@@ -178,6 +183,16 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     loop.watch(door)
     log.category("system").info("hq-user-server %s of %s: %s, process %d", VERSION, user, server.address, os.getpid())
     return server, loop
+
+
+def lock_name(path: str) -> str:
+    """What names a lock file over all machines and starts of them: who holds it now is the only one. Empty if it cannot be told."""
+    try:
+        found = os.stat(path)
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()}:{found.st_dev}:{found.st_ino}"
+    except OSError:
+        return ""
 
 
 def transport_settings(config: ClientConfig, run_dir: str) -> TransportSettings:

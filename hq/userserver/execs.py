@@ -102,6 +102,9 @@ class ExecLinks:
         """Orders for a host: relayed, kept until its exec-server is up, or given back when it cannot be."""
         host = message.host
         orders = message.orders
+        if not orders:
+            self._want(host)  # something of ours is there
+            return
         back = [order.key for order in orders if order.key in self._given_back]
         if back:
             self._report_own(host, never_started(back, self._now.wall, "it was given back before"))

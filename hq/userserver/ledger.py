@@ -62,6 +62,7 @@ class LedgerFile:
         self._names: dict[str, int] = {}  # account → its number in the file
         self._is_unsynced = False
         self._synced = now.boot
+        self._is_retired = False
         self._replay()
         self.rules.forget_before(now.wall - KEEP)
         self._fd, self._size, self._size_then = -1, 0, 0
@@ -74,6 +75,8 @@ class LedgerFile:
         kept: list[StartOrder] = []
         refused: dict[AttemptKey, str] = {}
         again: list[AttemptKey] = []
+        if self._is_retired:
+            return Verdict((), {}, is_kept=False)
         for order in orders:
             terms = self._terms(order.job, specs.get(order.job))
             if terms is None:
@@ -210,6 +213,16 @@ class LedgerFile:
             return False
         self.trouble = ""
         return True
+
+    def retire(self) -> None:
+        """Relay nothing any more: another user-server goes on with what this one knew."""
+        self._is_retired = True
+
+    def read(self) -> bytes:
+        """Everything that it says, for a user-server on another machine. Raises OSError."""
+        self.flush()
+        with open(self._path, "rb") as file:
+            return file.read() + b"".join(self._pending)
 
     def close(self) -> None:
         """Let go of the file, with everything on the disk."""

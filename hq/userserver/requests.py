@@ -31,7 +31,7 @@ from hq.protocol.jobs import (
     JobWatch,
     LogRead,
 )  # fmt: skip
-from hq.protocol.peers import HostCheck, HostChecked, HostQuery, PeerAsk, PeerBye, PeerFacts, PeerShutdown
+from hq.protocol.peers import HostCheck, HostChecked, HostQuery, LedgerAsk, LedgerTold, PeerAsk, PeerBye, PeerFacts, PeerShutdown
 from hq.userserver.asker import Asker
 from hq.userserver.submit import Prepared, root_refusal
 
@@ -228,6 +228,17 @@ def _shut_down(server: UserServer, asker: Asker, message: PeerShutdown) -> None:
     server.shut_down("shut down by its user", and_hosts=message.and_hosts)
 
 
+def _tell_ledger(server: UserServer, asker: Asker, message: LedgerAsk) -> None:
+    try:
+        data = server.execs.ledger.read()
+    except OSError as error:
+        raise RefusedError(f"the ledger cannot be read: {error}") from None
+    # from now on the other one decides what may start
+    server.execs.ledger.retire()
+    asker.answer(LedgerTold(data=data))
+    server.shut_down("moved to another machine by its user", after=1.0)
+
+
 def _read_log(server: UserServer, asker: Asker, message: LogRead) -> None:
     server.logs.begin(asker, message, server.now)
 
@@ -245,4 +256,5 @@ HANDLERS: dict[type[Message], Callable[[UserServer, Asker, Any], None]] = {
     LogRead: _read_log,
     PeerAsk: _facts,
     PeerShutdown: _shut_down,
+    LedgerAsk: _tell_ledger,
 }

@@ -183,11 +183,11 @@ class UserServer:
         self.known_blobs.update(blobs)
         self.execs.blobs.cache.put(blobs.items())
 
-    def shut_down(self, reason: str, *, and_hosts: bool = False) -> None:
-        """Stop with the end of this tick."""
+    def shut_down(self, reason: str, *, and_hosts: bool = False, after: float = 0.0) -> None:
+        """Stop with the end of this tick, or so many seconds later."""
         self.execs.shut_down(and_hosts)
         self._end_reason = reason
-        self._end_at = self.now.boot
+        self._end_at = self.now.boot + after
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

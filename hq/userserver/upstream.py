@@ -57,6 +57,7 @@ class ServerLink:
         self.requests: Requests[Ask] = Requests()
         self.reason = ""  # why we are not in
         self._unresolved = ""  # why its name means nothing on this machine
+        self.was_in = False  # let in at least once
         self.lease = 0.0  # of exec-servers, as hq-server says it
         self._port = port
         self._address = address
@@ -238,7 +239,7 @@ class ServerLink:
             self.reason = self._unresolved = ""
             self._was_enrolled = False
             self.rule.welcomed(now, message.heartbeat, message.epoch)
-            self.lease = message.lease
+            self.lease, self.was_in = message.lease, True
             self._log.info("hq-server %s at %s let us in as %s", message.version, self._address, message.user)
             self._on_welcome(message)
             for pending in self.requests.all():
