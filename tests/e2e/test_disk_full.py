@@ -1,0 +1,64 @@
+"""A full disk, under hq-server's database and under the output of a job: said in a clear line, and nothing is lost. Small tmpfs, so root only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.support.site import Site
+from tests.support.wait import until
+
+
+@contextmanager
+def small_disk(folder: Path, size: str, owner: str) -> Iterator[Path]:
+    """A file system of its own at `folder`, which must exist; what lies there is hidden meanwhile."""
+    entry = pwd.getpwnam(owner)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},uid={entry.pw_uid},gid={entry.pw_gid},mode=755", "tmpfs", str(folder)], check=True, timeout=10
+    )
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the space there is."""
+    path = folder / "fill"
+    with path.open("wb") as file, suppress(OSError):
+        while True:
+            os.write(file.fileno(), bytes(4096))
+    return path
+
+
+def test_a_full_disk_under_the_output_is_the_programs_to_notice_and_hq_goes_on(local_site: Site) -> None:
+    folder = local_site.folder / "out"
+    folder.mkdir()
+    with small_disk(folder, "1m", "alice"):
+        script = "head -c 4000000 /dev/zero || { echo no space >&2; exit 28; }"
+        job = local_site.submit("alice", "-o", f"{folder}/out", script)
+        row = local_site.wait_for("alice", job)
+        assert (row["outcome"], row["exit_code"]) == ("failed", 28)
+        assert "no space" in local_site.client("alice", "log", job, "--stderr").ok().out
+        refused = local_site.wait_for("alice", local_site.submit("alice", "-o", f"{folder}/new/file", "true"))
+        assert refused["outcome"] in ("ok", "failed"), "an empty file may still fit"
+        assert local_site.wait_for("alice", local_site.submit("alice", "true"))["outcome"] == "ok"
+
+
+def test_a_full_disk_under_the_database_is_told_and_what_was_asked_is_done_once_there_is_space(install: Path) -> None:
+    site = Site(install, rows=["here:2:local"])
+    with small_disk(site.folder, "4m", site.owner), site:
+        assert site.wait_for("alice", site.submit("alice", "true"))["outcome"] == "ok"
+        blocker = fill(site.folder)
+        script = b"#!/bin/sh\nexit 7\n# " + os.urandom(100_000).hex().encode()
+        done = site.run("alice", "hq-submit", "-q", "-", stdin=script)
+        assert done.rc == 1 and "disk is full" in done.err and "carries it out afterwards" in done.err, done.err
+        assert "away" in site.admin("status").ok().out
+        blocker.unlink()
+        row = until(lambda: [each for each in site.rows("alice", "all") if each["outcome"] == "failed"], 60, "the job that was kept")[0]
+        assert row["exit_code"] == 7
+        assert "ok" in [each["outcome"] for each in site.rows("alice", "all")]
