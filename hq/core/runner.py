@@ -60,7 +60,7 @@ class Runner:
         self.slots = slots
         self.used = 0
         self.runs: dict[AttemptKey, Run] = {}
-        self._queue = RunQueue()
+        self.queue = RunQueue()
         self._fence = Fence()
         self._blobs: set[str] = set()
         self._timers: list[tuple[float, AttemptKey]] = []
@@ -110,7 +110,7 @@ class Runner:
             if run.missing:
                 self._set_due(run, now.boot)
             else:
-                self._queue.add(run)
+                self.queue.add(run)
 
     def restore_seen(self, key: AttemptKey) -> None:
         """Remember an attempt that is over."""
@@ -137,12 +137,12 @@ class Runner:
             out.actions.append(FetchBlobs(frozenset(missing)))
             self._set_due(run, now.boot + ASK_AGAIN)
         else:
-            self._queue.add(run)
+            self.queue.add(run)
 
     def _on_granted(self, event: Granted, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.order.key)
         if run is not None:
-            self._queue.grant(run, event.order)
+            self.queue.grant(run, event.order)
 
     def _on_refused(self, event: OrderRefused, now: Moment, out: RunnerStep) -> None:
         key = event.order.key
@@ -205,7 +205,7 @@ class Runner:
             elif not run.missing:
                 run.phase = Phase.QUEUED
                 self._set_due(run, None)
-                self._queue.add(run)
+                self.queue.add(run)
 
     def _on_started(self, event: RunStarted, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
@@ -231,7 +231,7 @@ class Runner:
             self._never(run.key, run.cause[1] if run.cause else event.reason, now, out)
         else:
             self._set_due(run, now.boot + SPAWN_AGAIN)
-            self._queue.add(run)
+            self.queue.add(run)
 
     def _on_ended(self, event: RunEnded, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
@@ -327,7 +327,7 @@ class Runner:
     def _dispatch(self, now: Moment, out: RunnerStep) -> None:
         """Start what fits, in order. A run with more slots than there are starts when nothing else runs."""
         started = []
-        for key in self._queue:
+        for key in self.queue:
             run = self.runs[key]
             if (self.used and self.used + run.weight > self.slots) or self.slots < 1:
                 break
@@ -338,14 +338,14 @@ class Runner:
             started.append(key)
             out.actions.append(Spawn(run.order, run.spec))
         for key in started:
-            self._queue.discard(self.runs[key])
+            self.queue.discard(self.runs[key])
 
     def _is_older_live(self, key: AttemptKey) -> bool:
         return key.attempt > 1 and any(AttemptKey(key.job, key.index, older) in self.runs for older in range(1, key.attempt))
 
     def _finish(self, run: Run, ended: RunEnded, now: Moment, out: RunnerStep) -> None:
         """The last report of a run that had (or may have had) a process."""
-        report = last_report(run, ended, self._queue.inherit(run, self.runs))
+        report = last_report(run, ended, self.queue.inherit(run))
         self.used -= run.weight
         self._done(run.key)
         out.reports.append(report)
@@ -366,7 +366,7 @@ class Runner:
     def _done(self, key: AttemptKey) -> None:
         run = self.runs.pop(key, None)
         if run is not None:
-            self._queue.discard(run)
+            self.queue.discard(run)
         self._fence.done(key, self.runs)
 
     def _set_due(self, run: Run, due: float | None) -> None:

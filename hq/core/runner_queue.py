@@ -20,18 +20,29 @@ class RunQueue:
     """Both, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._ready: dict[AttemptKey, None] = {}
-        self._ahead: dict[Demands, dict[AttemptKey, None]] = {}
+        self._ready: dict[AttemptKey, Run] = {}
+        self._ahead: dict[Demands, dict[AttemptKey, Run]] = {}
 
     def __iter__(self) -> Iterator[AttemptKey]:
         return iter(self._ready)
 
+    @property
+    def has_ahead(self) -> bool:
+        """Whether something waits for the slots of another."""
+        return bool(self._ahead)
+
+    def upcoming(self) -> Iterator[Run]:
+        """All that waits, roughly in order."""
+        yield from self._ready.values()
+        for ahead in self._ahead.values():
+            yield from ahead.values()
+
     def add(self, run: Run) -> None:
         """A run has all that it needs but slots."""
         if run.order.is_ahead:
-            self._ahead.setdefault(_demands(run), {})[run.key] = None
+            self._ahead.setdefault(_demands(run), {})[run.key] = run
         else:
-            self._ready[run.key] = None
+            self._ready[run.key] = run
 
     def discard(self, run: Run) -> None:
         """A run waits no more."""
@@ -52,10 +63,9 @@ class RunQueue:
             if run.phase is Phase.QUEUED:
                 self.add(run)
 
-    def inherit(self, ended: Run, runs: dict[AttemptKey, Run]) -> AttemptKey | None:
+    def inherit(self, ended: Run) -> AttemptKey | None:
         """The slots of a run that has ended go to the first that came ahead with the same demands; its name."""
-        for key in self._ahead.get(_demands(ended), ()):
-            run = runs[key]
+        for key, run in self._ahead.get(_demands(ended), {}).items():
             # the older attempt may be what is ending
             if key.task != ended.key.task and run.due is None:
                 self.grant(run, replace(run.order, slots=ended.order.slots, is_ahead=False))

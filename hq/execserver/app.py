@@ -15,7 +15,18 @@ from logging import Logger
 from hq import VERSION
 from hq.core.runner import Runner
 from hq.core.runner_events import (
-    BlobsArrived, Event, FetchBlobs, Forget, LeftoversGone, MemorySeen, RunEnded, RunStarted, RunWaits, SignalRun, Spawn, StartFailed,
+    BlobsArrived,
+    Event,
+    FetchBlobs,
+    Forget,
+    LeftoversGone,
+    MemorySeen,
+    RunEnded,
+    RunStarted,
+    RunWaits,
+    SignalRun,
+    Spawn,
+    StartFailed,
 )  # fmt: skip
 from hq.core.runner_spool import Spool
 from hq.execserver.backends.base import Backend, NotStarted, Started
@@ -32,7 +43,7 @@ from hq.execserver.journal import REWRITE_SIZE, Journal, read_journal
 from hq.execserver.launch import BlobStore, Launcher
 from hq.execserver.lease import Lease, end_of_lease
 from hq.execserver.orders import OrderBook
-from hq.execserver.pacing import Armed, HeldReports
+from hq.execserver.pacing import Armed, HeldReports, spool_reports
 from hq.execserver.recovery import journal_lines, recover
 from hq.execserver.second import SecondUpstream
 from hq.execserver.summary import write_summary
@@ -45,7 +56,7 @@ from hq.kernel.log import Log
 from hq.kernel.places import hq_home
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
-from hq.model.runs import RunReport, StartOrder
+from hq.model.runs import StartOrder
 from hq.model.states import RunKind
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
@@ -56,7 +67,6 @@ LOOK_EVERY = 1.0  # seconds between looks at memory and output sizes
 FIRST_LOOK = 0.2  # seconds after a start: the peak of short runs is known by a look only, see ProcessBackend._end
 RESEND_AFTER = 30.0  # seconds without an acknowledgement until reports are sent once more
 RESEND_AT_MOST = 200  # batches at once
-
 
 
 class ExecServer:
@@ -147,7 +157,7 @@ class ExecServer:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
         self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
         self.dialer.send(PeerBye(reason="stops"))
-        self._spool_reports(self.held.take((), now.boot, False))
+        spool_reports(self)
         self.flush(is_synced=True)
         self.dialer.close()
         self.second.close()
@@ -214,6 +224,7 @@ class ExecServer:
 
     def roll(self) -> tuple[AttemptKey, ...]:
         """What is here: queued, running, or ended and not yet recorded."""
+        spool_reports(self)
         return tuple(dict.fromkeys((*self.runner.runs, *self.spool.attempts())))
 
     def take_order(self, order: StartOrder, signed: SignedSpec) -> None:
@@ -266,14 +277,8 @@ class ExecServer:
                 events.extend(self._spawn(spawns, now))
             if not events:
                 break
-        self._spool_reports(self.held.take(reports, now.boot, self.runner.queue.has_ahead))
+        spool_reports(self, reports, now.boot, may_wait=self.runner.queue.has_ahead)
         return min((each for each in (step.wake, self.held.due) if each is not None), default=None)
-
-    def _spool_reports(self, reports: list[RunReport]) -> None:
-        if reports:
-            sequence = self.spool.add(reports)
-            self.journal.note(t="batch", sequence=sequence, reports=self.spool.batches[sequence])
-            self.flush()
 
     def _fetch(self, action: FetchBlobs) -> list[Event]:
         present = frozenset(digest for digest in action.digests if self.launcher.blobs.has(digest))
@@ -289,8 +294,7 @@ class ExecServer:
         for key, tag in tags.items():
             self.journal.note(t="starting", key=key, tag=tag, at=now.wall)
         armed = self.armed.to_arm(spawns, self.runner.queue.upcoming())
-        for key in armed or ():
-            self.journal.note(t="armed", key=key)
+        self.journal.note_all("armed", armed or ())
         if not self.flush(is_synced=armed is not None):
             return [StartFailed(spawn.order.key, f"the exec-server cannot write its journal: {self._trouble}", now.wall) for spawn in spawns]
         events: list[Event] = []
@@ -364,7 +368,7 @@ class ExecServer:
         """Write what could not be written before; begin a new journal when the old one is mostly past."""
         self.flush()
         if self.journal.size > REWRITE_SIZE:
-            self._spool_reports(self.held.take((), now.boot, False))
+            spool_reports(self)
             try:
                 self.journal.rewrite(journal_lines(self))
             except OSError as error:

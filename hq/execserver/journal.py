@@ -51,6 +51,7 @@ class Known:
 
     order: StartOrder
     tag: str = ""  # not empty: its process was about to be made
+    is_armed: bool = False  # it may have begun without a record of that, if the host crashed
     pid: int = 0  # not 0: it was made
     starttime: int = 0
     started: float | None = None
@@ -121,6 +122,8 @@ def _apply(found: Recovered, line: Line) -> None:
     elif known is not None:
         if line.t == "starting":
             known.tag, known.started = line.tag, line.at
+        elif line.t == "armed":
+            known.is_armed = True
         elif line.t == "started":
             known.pid, known.starttime, known.outputs, known.started = line.pid, line.starttime, line.outputs, line.at
         elif line.t == "unstarted":
@@ -146,6 +149,11 @@ class Journal:
     def note(self, **fields: Any) -> None:
         """Add a record, see Line."""
         self._pending.append(_ENCODE.encode(Line(**fields)) + b"\n")
+
+    def note_all(self, kind: str, keys: Iterable[AttemptKey]) -> None:
+        """Add a record of this kind for each of these attempts."""
+        for key in keys:
+            self.note(t=kind, key=key)
 
     def flush(self, is_synced: bool = False) -> None:
         """Write what was noted; with `is_synced` it is on the disk on return. Raises OSError (disk full), and then keeps the records."""

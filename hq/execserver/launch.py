@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 
 from hq.errors import SecurityError
@@ -15,6 +16,9 @@ from hq.model.job import JobSpec
 from hq.model.runs import StartOrder
 
 _KEPT_ENVIRONMENTS = 64
+#: A program by its path and plain words: nothing in it that a shell would expand, look up, redirect or assign.
+_PLAIN_COMMAND = re.compile(rb"/[A-Za-z0-9_./+-]+(?: [A-Za-z0-9_./,:@%+-]+)*")
+_SHELLS = frozenset({b"sh", b"dash", b"bash"})
 
 
 class BlobStore:
@@ -74,7 +78,7 @@ class Launcher:
         """All that the backend needs. NotStarted with 125 if a blob cannot be opened or a directory of ours not be made."""
         try:
             base = self._environment(spec.env) if spec.env else self._plain
-            argv = self._script_argv(spec) if spec.script else self._argv(spec)
+            argv = self._script_argv(spec) if spec.script else self._argv(spec, base)
         except SecurityError as error:
             return NotStarted(str(error), CANNOT_PREPARE)
         except OSError as error:
@@ -93,8 +97,13 @@ class Launcher:
             output_limit=spec.output_limit, output_action=spec.output_action,
         )  # fmt: skip
 
-    def _argv(self, spec: JobSpec) -> tuple[bytes, ...]:
-        return (spec.shell, b"-c", *spec.argv) if spec.is_shell else spec.argv
+    def _argv(self, spec: JobSpec, environment: dict[bytes, bytes]) -> tuple[bytes, ...]:
+        if not spec.is_shell:
+            return spec.argv
+        # a shell would do no more with such a line than execute it, but a process of its own costs as much as the command
+        if len(spec.argv) == 1 and _PLAIN_COMMAND.fullmatch(spec.argv[0]) and os.path.basename(spec.shell) in _SHELLS and b"BASH_ENV" not in environment:
+            return tuple(spec.argv[0].split(b" "))
+        return (spec.shell, b"-c", *spec.argv)
 
     def _script_argv(self, spec: JobSpec) -> tuple[bytes, ...]:
         """With #! it is run itself, else by the shell. On a file system that executes nothing its interpreter is called by us."""

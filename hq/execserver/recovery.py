@@ -48,7 +48,7 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
     assert signed is not None
     server.specs[key.job] = signed
     server.live_of[key.job] = server.live_of.get(key.job, 0) + 1
-    if not known.tag:
+    if not known.tag and (is_same_boot or not known.is_armed):
         server.runner.restore(Run(known.order, spec, Phase.QUEUED, now.boot), now)
     else:
         # a batch system may have had it for days before it begins
@@ -82,6 +82,8 @@ def journal_lines(server: ExecServer, boot: str | None = None) -> list[Line]:
     ends: dict[AttemptKey, Any] = {event.key: event for event in server.events if isinstance(event, RunEnded)}
     for key, run in server.runner.runs.items():
         lines.append(Line(t="order", key=key, slots=run.order.slots, ahead=run.order.is_ahead))
+        if key in server.armed:
+            lines.append(Line(t="armed", key=key))
         if key in server.tags:
             tag, pid, starttime, outputs = server.tags[key]
             lines.append(Line(t="starting", key=key, tag=tag, at=run.started or 0.0))

@@ -5,6 +5,7 @@ One thread, one daemon. SIGTERM and SIGINT stop it, SIGHUP reloads it, SIGCHLD w
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -93,7 +94,12 @@ class Loop:
 
     def run(self) -> None:
         """Tick until the daemon is done. What a tick raises ends the loop and is raised here."""
-        restore = self._take_signals() if threading.current_thread() is threading.main_thread() else None
+        restore = None
+        if threading.current_thread() is threading.main_thread():
+            restore = self._take_signals()
+            # what is here now stays; without it a collection under load would walk all modules over and over
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 50)
         try:
             while not self._daemon.is_done:
                 self._pass_signals()
