@@ -27,7 +27,9 @@ def restore(state: State, snapshot: Snapshot) -> None:
     for record in sorted(snapshot.jobs, key=lambda record: record.id):
         state.add_job(record)
         state.submissions.setdefault((record.user, record.spec.key), record.id)
-    state.last_id = max([snapshot.last_job, *state.jobs, *snapshot.submissions.values()])
+    # a restored database does not know all ids that were given
+    given = int(snapshot.settings.get("last_job_id", "0"))
+    state.last_id = max([snapshot.last_job, given, *state.jobs, *snapshot.submissions.values()])
     for task in sorted(snapshot.tasks, key=lambda task: task.key):
         job = state.jobs.get(task.job)
         if job is not None and job.has(task.index):

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, func, select
 
 import hq
 from hq.db import tables
+from hq.db.backup import back_up, begin_anew, restore
 from hq.db.engine import advice, check_revision, create_tables, drop_tables, expected_revision, open_engine, reached, revision, upgrade
 from hq.db.faults import place_of
 from hq.db.store import Store
@@ -48,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--upgrade", action="store_true", help="bring tables of an older revision to the one that this version needs")
     parser.add_argument("--check", action="store_true", help="say whether the database can be used, and what is in it")
     parser.add_argument("--enrol-admin", action="store_true", help='register an administrator\'s key: {"public": ..., "user": ...} on stdin')
+    parser.add_argument("--backup", metavar="FILE", help="copy everything, as it is now, into a new file; hq-server may be running")
+    parser.add_argument("--restore", metavar="FILE", help="fill empty tables from a backup, and do what --restored does; hq-server must be down")
+    parser.add_argument(
+        "--restored", action="store_true", help="the database was restored by other means: new epoch, new job ids, live jobs held until they are released"
+    )
     parser.add_argument("--yes", action="store_true", help="with --drop-tables: do not ask")
     parser.add_argument("--version", action="version", version=f"hq-dbadmin {hq.__version__}")
     return parser
@@ -69,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, source: TextIO, out: TextIO) -> int:
-    names = ("create_tables", "add_standard_entries", "drop_tables", "show_database_configuration", "upgrade", "check", "enrol_admin")
+    names = ("create_tables", "add_standard_entries", "drop_tables", "show_database_configuration", "upgrade", "check", "enrol_admin",
+             "backup", "restore", "restored")  # fmt: skip
     if not any(getattr(options, name) for name in names):
         raise UsageError("say what to do: " + ", ".join("--" + name.replace("_", "-") for name in names))
     if options.drop_tables and (options.create_tables or options.add_standard_entries or options.upgrade or options.enrol_admin):
@@ -101,8 +108,14 @@ def _act(options: argparse.Namespace, etc: str, engine: Engine, source: TextIO, 
         is_new = revision(engine) is None
         create_tables(engine)
         print(f"the tables {'were made' if is_new else 'are there already'} (revision {expected_revision()})", file=out)
-    if options.add_standard_entries or options.enrol_admin or options.check:
+    if options.add_standard_entries or options.enrol_admin or options.check or options.backup or options.restore or options.restored:
         check_revision(engine)
+    if options.backup:
+        print(f"{back_up(engine, options.backup):,} rows are in {options.backup}", file=out)
+    if options.restore:
+        print(f"{restore(engine, options.restore):,} rows were restored; live jobs are held: hq-client release ID lets one go on", file=out)
+    elif options.restored:
+        print(f"a new incarnation begins; {begin_anew(engine):,} live jobs are held: hq-client release ID lets one go on", file=out)
     if options.add_standard_entries:
         _add_standard_entries(engine, etc, out)
     if options.enrol_admin:

@@ -1,0 +1,74 @@
+"""Backup and restore: all rows come back, and a new incarnation begins in which nothing starts by itself."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+
+from hq.core.cluster import Cluster
+from hq.db import tables
+from hq.db.backup import ID_GAP, back_up, begin_anew, restore
+from hq.db.engine import create_tables, open_engine
+from hq.db.store import Store
+from hq.errors import InputError, RefusedError
+from hq.model.changes import Changes
+from hq.model.ids import TaskKey
+from hq.model.states import TaskState
+from tests.support.dbrecords import clean, end_task, ended_job, make_job, make_task
+
+
+def fill(engine: Engine) -> None:
+    store = Store(engine)
+    changes = Changes(settings={"instance": "test-0badcafe"}, blobs={"ab" * 16: ("alice", b"\x00sealed\xff")})
+    changes.jobs = {1: make_job(1), 2: make_job(2, indices="1-4"), 3: make_job(3)}
+    changes.tasks = {TaskKey(2, 1): make_task(2, 1, TaskState.WAITING), TaskKey(3, -1): make_task(3)}
+    store.write(changes)
+    store.write(ended_job(make_job(4), end_task(make_task(4))))
+    assert store.take_over() >= 1
+
+
+def rows(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
+    with engine.connect() as connection:
+        return {
+            table.name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr) for table in tables.metadata.sorted_tables
+        }
+
+
+def test_all_rows_come_back(engine: Engine, tmp_path: Path) -> None:
+    clean(engine)
+    fill(engine)
+    path = tmp_path / "backup"
+    assert back_up(engine, str(path)) > 5
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    copy = open_engine(f"sqlite:///{path}")
+    try:
+        assert rows(copy) == rows(engine)
+    finally:
+        copy.dispose()
+    with pytest.raises(InputError, match="choose another"):
+        back_up(engine, str(path))
+    with pytest.raises(RefusedError, match="empty tables"):
+        restore(engine, str(path))
+
+
+def test_a_restored_database_starts_nothing_by_itself(engine: Engine, tmp_path: Path) -> None:
+    clean(engine)
+    fill(engine)
+    back_up(engine, str(tmp_path / "backup"))
+    fresh = open_engine(f"sqlite:///{tmp_path}/fresh.db")
+    try:
+        create_tables(fresh)
+        restore(fresh, str(tmp_path / "backup"))
+        store = Store(fresh)
+        snapshot = store.load()
+        assert all(job.wishes.is_held for job in snapshot.jobs) and len(snapshot.jobs) == 3
+        assert {task.key: task.state for task in snapshot.tasks} == {TaskKey(2, 1): TaskState.HELD, TaskKey(3, -1): TaskState.RUNNING}
+        assert store.take_over() > 1_500_000_000, "above any epoch that a user-server has seen"
+        assert Cluster("test-0badcafe", snapshot, 0.0).last_id == 4 + ID_GAP
+        assert begin_anew(fresh) == 0, "they are held already"
+        assert Cluster("test-0badcafe", store.load(), 0.0).last_id == 4 + 2 * ID_GAP
+    finally:
+        fresh.dispose()

@@ -1,0 +1,22 @@
+"""A small `make chaos`: a dozen faults while two users' tasks run, and every task is accounted for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.chaos.plan import make_plan
+from tests.support.install import REPOSITORY
+
+
+def test_nothing_is_lost_and_nothing_runs_twice() -> None:
+    argv = [sys.executable, "-m", "tests.chaos.run", "--seed", "7", "--faults", "10", "--tasks", "200"]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("lost=0 double=0 wrong=0 stuck=0 unknown=")
+
+
+def test_a_seed_is_a_plan() -> None:
+    one, two, other = (make_plan(seed, 20, 500, ("a", "b"), ("u", "v")) for seed in (1, 1, 2))
+    assert one == two != other
+    assert len(one.faults) == 20 and sum(each.tasks for each in one.submissions) == 500
