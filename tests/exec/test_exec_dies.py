@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hq.execserver.backends.process import STATUS_GRACE
 from hq.model.ids import AttemptKey
 from hq.model.states import Outcome, RunKind
 from hq.protocol.peers import PeerAsk
@@ -223,3 +224,21 @@ def test_the_attempt_that_replaces_another_waits_for_its_end(site: ExecSite) -> 
         site.upstream.until(lambda: (site.work / "order").exists(), "first attempt")
     assert site.upstream.ended(AttemptKey(7, -1, 2)).outcome is Outcome.OK
     assert (site.work / "order").read_text() == "1\nold gone\n2\n"
+
+
+def test_a_supervisor_that_is_stopped_is_waited_for(site: ExecSite) -> None:
+    """The worker is killed, its runs are the supervisor's, who is stopped while they end: their zombies keep the truth. Found by `make chaos`."""
+    (key,) = site.upstream.start(site.spec("while [ ! -e go ]; do sleep 0.05; done; exit 6"))
+    site.upstream.started(key)
+    kill_worker(site)
+    supervisor = int((site.run_dir / "lock").read_text())
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        (site.work / "go").touch()
+        end = time.monotonic() + STATUS_GRACE + 1.0
+        site.upstream.until(lambda: time.monotonic() > end, "the worker's patience to be over")
+        assert site.upstream.find(key, RunKind.ENDED) is None
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    report = site.upstream.ended(key)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, 6)

@@ -188,6 +188,7 @@ class ProcessBackend:
     def _poll_adopted(self, boot: float) -> list[Ended]:
         """Runs of an earlier worker are the supervisor's children: it writes their statuses down."""
         ended: list[Ended] = []
+        supervisor = os.getppid()
         lines = self._statuses.read() if self._statuses is not None else {}
         for live in [each for each in self._live.values() if not each.is_child and not each.is_lingering]:
             status = lines.get((live.pid, live.starttime))
@@ -196,8 +197,8 @@ class ProcessBackend:
                 ended.append(self._end(live, status.exit_code, status.signal, status.max_rss, status.cpu))
                 continue
             proc = read_proc(live.pid) if live.pid else None
-            if proc is not None and proc.starttime == live.starttime and proc.is_alive:
-                live.gone_since = None
+            if proc is not None and proc.starttime == live.starttime and (proc.is_alive or proc.ppid == supervisor):
+                live.gone_since = None  # dead, and not yet waited for: its parent will say how it ended
             elif live.gone_since is None:
                 live.gone_since = boot
             elif boot - live.gone_since >= STATUS_GRACE:
