@@ -352,7 +352,8 @@ def test_openssh_uses_a_master_that_the_user_opened_and_leaves_it_up(alice: Driv
     assert alice.one("start", spec)[1] == "UnavailableError"
 
 
-def test_agent_is_used(alice: Driver) -> None:
+@pytest.mark.parametrize("is_named", [False, True], ids=["environment", "IdentityAgent"])
+def test_agent_is_used(alice: Driver, is_named: bool) -> None:
     """The only key that the host takes is in the agent; its file is away."""
     ssh = alice.home / ".ssh"
     socket_path = alice.hosts.directory / "agent.sock"
@@ -367,6 +368,9 @@ def test_agent_is_used(alice: Driver) -> None:
         env = {"SSH_AUTH_SOCK": str(socket_path)}
         assert run_as("alice", ["ssh-add", "-q", str(ssh / "id_ed25519")], env=env).returncode == 0
         (ssh / "id_ed25519").rename(away)
+        if is_named:
+            (ssh / "hq-agent.conf").write_text(f"IdentityAgent {socket_path}\n")
+            env = {}
         source = (SUPPORT / "transport_driver.py").read_text()
         order = {
             "calls": [["start", asdict(alice.hosts.spec("hqa"))]],
@@ -375,6 +379,7 @@ def test_agent_is_used(alice: Driver) -> None:
         ran = run_as("alice", [str(readable_python()), "-c", source], stdin=json.dumps(order).encode(), env=env)
         assert json.loads(ran.stdout)["outcomes"][0]["error"] is None, ran.stdout
     finally:
+        (ssh / "hq-agent.conf").unlink(missing_ok=True)
         if away.exists():
             away.rename(ssh / "id_ed25519")
         os.kill(pid, 15)

@@ -70,6 +70,18 @@ def test_an_include_of_blocks_inside_a_block_is_refused(ssh: Path) -> None:
         target("node1")
 
 
+@pytest.mark.parametrize(
+    ("line", "socket"),
+    [("", "/run/mine"), ("IdentityAgent none", None), ("IdentityAgent SSH_AUTH_SOCK", "/run/mine"), ("IdentityAgent /run/other", "/run/other"),
+     ("IdentityAgent $OTHER", "/run/variable"), ("IdentityAgent ~/agent", "HOME/agent")],
+)  # fmt: skip
+def test_the_agent_that_is_named_is_asked(ssh: Path, monkeypatch: pytest.MonkeyPatch, line: str, socket: str | None) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/mine")
+    monkeypatch.setenv("OTHER", "/run/variable")
+    (ssh / "config").write_text(f"{line}\n")
+    assert target("node1").agent == (socket and socket.replace("HOME", str(ssh.parent)))
+
+
 def test_an_include_of_itself_ends(ssh: Path) -> None:
     (ssh / "config").write_text("Include config\n")
     with pytest.raises(RefusedError, match="deeper"):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import paramiko
+from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from hq.errors import HqError, RefusedError, UnavailableError
@@ -258,7 +259,7 @@ def _log_in(transport: paramiko.Transport, target: SshTarget, place: str, deadli
 
 def _keys(target: SshTarget, notes: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
     """Keys in the order in which ssh would try them; what cannot be used is noted with the reason."""
-    from_agent = _agent_keys(notes) if target.use_agent else []
+    from_agent = _agent_keys(target.agent, notes) if target.agent else []
     named = {blob for path in target.identities if (blob := _public_blob(path))}
     chosen = [key for key in from_agent if key.asbytes() in named]
     others = [] if target.identities_only else [key for key in from_agent if key.asbytes() not in named]
@@ -282,9 +283,19 @@ def _keys(target: SshTarget, notes: list[str]) -> Iterator[tuple[str, paramiko.P
             yield f"agent {fingerprint(key.asbytes())}", key
 
 
-def _agent_keys(notes: list[str]) -> list[paramiko.PKey]:
+class _AgentAt(AgentSSH):
+    """The agent at a socket; paramiko's own class knows the one of the environment only."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(path)
+        self._connect(connection)  # type: ignore[attr-defined]  # its stubs leave it out
+
+
+def _agent_keys(path: str, notes: list[str]) -> list[paramiko.PKey]:
     try:
-        return list(paramiko.Agent().get_keys())
+        return list(_AgentAt(path).get_keys())
     except (paramiko.SSHException, OSError) as error:
         notes.append(f"agent: {_words(error)}")
         return []

@@ -38,7 +38,7 @@ class SshTarget:
     identities: tuple[str, ...]
     has_own_identities: bool  # IdentityFile is set: no default keys
     identities_only: bool
-    use_agent: bool
+    agent: str | None  # the socket of the agent to ask
     known_hosts: tuple[str, ...]
     connect_timeout: float | None
 
@@ -103,6 +103,16 @@ def _number(options: paramiko.SSHConfigDict, name: str, place: str) -> int | Non
     return int(text)
 
 
+def _agent_socket(text: str) -> str | None:
+    """The agent's socket by the value of IdentityAgent: a path, none, or the name of a variable that holds the path."""
+    text = text.strip('"')
+    if text.lower() == "none":
+        return None
+    if text == "SSH_AUTH_SOCK" or text.startswith("$"):
+        return os.environ.get(text.removeprefix("$").strip("{}")) or None
+    return os.path.expanduser(text)
+
+
 def read_target(host: HostSpec) -> SshTarget:
     """What the user's and the system's ssh configuration say of the host.
 
@@ -140,7 +150,7 @@ def read_target(host: HostSpec) -> SshTarget:
         identities=identities or tuple(os.path.expanduser(name) for name in DEFAULT_IDENTITIES),
         has_own_identities=bool(identities),
         identities_only=str(options.get("identitiesonly", "no")).lower() == "yes",
-        use_agent=str(options.get("identityagent", "")).lower() != "none",
+        agent=_agent_socket(str(options.get("identityagent") or "SSH_AUTH_SOCK")),
         known_hosts=_files(options.get("userknownhostsfile") or DEFAULT_KNOWN_HOSTS)
         + _files(options.get("globalknownhostsfile") or SYSTEM_KNOWN_HOSTS),
         connect_timeout=_number(options, "connecttimeout", place),
