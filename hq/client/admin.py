@@ -31,6 +31,7 @@ OPTIONS = (
     *COMMON,
     Option("--etc", "the instance's etc directory (default: HQ_ETC, $HQPATH/etc, ~/.config/hq, /etc/hq)", "DIR"),
     Option("--json", "print JSON (schema hq.admin.1)"),
+    Option("--deadline", "of a drain: what may run again then starts elsewhere", "TIME"),
     Option("-q --quiet", "print the first column only, or nothing"),
 )
 DESCRIPTION = (
@@ -68,6 +69,8 @@ def _main(argv: list[str]) -> int:
         etc = ["--etc", values["etc"]] if "etc" in values else []
         return client_main(["checkhost", *etc, *(["--json"] if "json" in values else []), *rest])
     config = read_client_config(find_etc(values.get("etc")))
+    if "deadline" in values:
+        words += ["--deadline", values["deadline"]]
     answer = ask_admin(config, {"type": "admin.run", "words": words})
     return show(answer, values)
 

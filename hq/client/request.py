@@ -64,6 +64,10 @@ def build_request(values: dict[str, Any], words: list[str], here: Here) -> dict[
     for key in ("slots", "memory", "time_limit", "grace", "retries", "nice", "output_limit"):
         if key in values:
             request[key] = values[key]
+    if "retry_on" in values:
+        request["retry_on"] = values["retry_on"]
+    if "signal" in values:
+        request["warn_signal"], request["warn_before"] = values["signal"]
     if "output_limit_action" in values:
         request["output_action"] = values["output_limit_action"]
     if "rerunnable" in values:

@@ -57,6 +57,19 @@ def begin(text: str) -> float:
     return parse_moment(text, time.time())
 
 
+def exit_codes(text: str) -> list[int]:
+    """Read `1,75,137`. Raises ValueError."""
+    return [whole_number(1, 255)(part) for part in words_between_commas(text)]
+
+
+def early_signal(text: str) -> tuple[int, float]:
+    """Read `USR1@120`: the signal's number, and seconds. Raises UsageError or InputError."""
+    from hq.client.acting import signal_number
+
+    name, at, before = text.partition("@")
+    return signal_number(name), seconds(before) if at else 60.0
+
+
 def grace(text: str) -> float:
     """A duration that may be nothing. Raises InputError."""
     return 0.0 if text.strip() in ("0", "0s") else seconds(text)
@@ -92,6 +105,8 @@ JOB_OPTIONS: tuple[Option, ...] = (
     Option("--rerunnable", "may start again when its host is lost (arrays may)", key="rerunnable"),
     Option("--no-rerunnable", "may not", key="rerunnable", value=False),
     Option("--retries", "start it again when it fails, N times at most (0)", "N", convert=whole_number(0, 1000)),
+    Option("--retry-on", "only after these exit codes (128+N for signal N)", "CODES", convert=exit_codes),
+    Option("--signal", "send a signal so long before the time limit: USR1@120", "SIG@TIME", convert=early_signal),
     Option("--nice", "0 to 19 (0)", "N", convert=whole_number(0, 19)),
     Option("--output-limit", "of each stream (1G)", "SIZE", convert=size),
     Option("--output-limit-action", "what happens above it", "WHAT", choices=("trim", "stop", "warn")),

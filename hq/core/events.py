@@ -149,6 +149,7 @@ class HostSwitched:
     host: str
     is_active: bool | None = None
     drain_reason: str | None = None
+    deadline: float | None = None  # Unix time: then what may run again leaves a draining host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hq.core import ahead
+from hq.core.drains import set_deadline
 from hq.core.events import (
     AnnounceHosts,
     ClusterSwitched,
@@ -20,6 +21,7 @@ from hq.core.hosts import HostState
 from hq.core.state import State
 from hq.errors import RefusedError
 from hq.model.host import HostRecord, HostSpec
+from hq.model.quantities import format_seconds
 from hq.model.text import printable
 from hq.model.user import UserRecord
 
@@ -119,6 +121,10 @@ def host_switched(state: State, event: HostSwitched) -> None:
         record, text = replace(record, is_active=True, drain_reason=None), f"{event.host} is active"
     else:
         record, text = replace(record, is_active=False), f"{event.host} is not active: nothing new is placed there{rest}"
+    is_draining = event.drain_reason is not None
+    set_deadline(state, event.host, event.deadline if is_draining else None)
+    if is_draining and event.deadline is not None:
+        text += f"; in {format_seconds(max(0.0, event.deadline - state.now))} what may run again is stopped there and starts elsewhere"
     action = "drain" if event.drain_reason is not None else "activatehost" if event.is_active else "deactivatehost"
     if record != host.record:
         state.save_host(host, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from hq.core.ahead import note_queued
+from hq.core.drains import restore_deadlines
 from hq.core.jobs import LiveJob
 from hq.core.owners import CLUSTER_ACTIVE
 from hq.core.state import State
@@ -21,6 +22,7 @@ def restore(state: State, snapshot: Snapshot) -> None:
     for host in snapshot.hosts:
         state.add_host(host)
     state.is_active = snapshot.settings.get(CLUSTER_ACTIVE, "1") != "0"
+    restore_deadlines(state, snapshot.settings)
     state.submissions = dict(snapshot.submissions)
     for (user, _), id in snapshot.submissions.items():
         state.last_of[user] = max(id, state.last_of.get(user, 0))

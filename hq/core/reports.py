@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from heapq import heappush
 
 from hq.core import ahead
 from hq.core.events import RollCalled, RunsReported
 from hq.core.jobs import LiveJob
+from hq.core.retries import crash_reason, defer, is_crash_limit, is_retried, pause_after
 from hq.core.state import State
 from hq.model.ids import AttemptKey
 from hq.model.job import TaskRecord
@@ -86,11 +86,14 @@ def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew
     told = task.outcome  # what was ordered meanwhile
     if told is Outcome.LOST and outcome is not Outcome.OK:
         wait_again(state, job, task, task.reason)
+    elif told is None and outcome is Outcome.LOST and job.record.spec.is_rerunnable and is_crash_limit(state, task):
+        finish(state, job, task, Outcome.LOST, crash_reason(task, report.reason))
     elif told is None and outcome is Outcome.LOST and job.record.spec.is_rerunnable and task.attempt <= job.record.spec.retries + MAX_LOST:
         wait_again(state, job, task, f"attempt {task.attempt} was lost on {task.host}: {report.reason or 'no reason was given'}")
-    elif told is None and outcome is Outcome.FAILED and task.attempt <= job.record.spec.retries:
+    elif told is None and is_retried(job.record.spec, task.attempt, report):
         code = f"signal {report.signal}" if report.signal else f"exit code {report.exit_code}"
         wait_again(state, job, task, f"attempt {task.attempt} failed with {code}; {job.record.spec.retries - task.attempt + 1} left")
+        defer(state, job, task.key, pause_after(task.attempt))
     else:
         reason = report.reason or (task.reason if told is outcome else "")
         state.move(
@@ -134,11 +137,7 @@ def _never_started(state: State, job: LiveJob, task: TaskRecord, report: RunRepo
         return
     state.never_started[task.key] = count
     wait_again(state, job, task, f"could not be started on {task.host}: {report.reason or 'no reason was given'}")
-    pause = _PAUSES[min(count, len(_PAUSES)) - 1]
-    if pause and task.key.job in state.jobs and job.tasks[task.index].state is TaskState.WAITING:
-        job.ready_set.discard(task.index)
-        job.deferred[task.index] = state.now + pause
-        heappush(state.deferred, (state.now + pause, task.key))
+    defer(state, job, task.key, _PAUSES[min(count, len(_PAUSES)) - 1])
 
 
 def wait_again(state: State, job: LiveJob, task: TaskRecord, reason: str) -> None:
@@ -190,6 +189,8 @@ def _missing(state: State, job: LiveJob, task: TaskRecord) -> None:
         wait_again(state, job, task, task.reason)
     elif task.state is TaskState.STARTING:
         state.order_start(task)
+    elif job.record.spec.is_rerunnable and is_crash_limit(state, task):
+        finish(state, job, task, Outcome.LOST, crash_reason(task, "it came back and did not know it"))
     elif job.record.spec.is_rerunnable:
         wait_again(state, job, task, f"the exec-server on {task.host} came back and did not know attempt {task.attempt}; it runs again")
     else:

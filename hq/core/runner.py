@@ -103,7 +103,7 @@ class Runner:
             self.used += run.weight
             if run.phase is Phase.RUNNING and run.spec.time_limit is not None:
                 passed = max(0.0, now.wall - run.started) if run.started is not None else 0.0
-                self._set_due(run, now.boot + max(0.0, run.spec.time_limit - passed))
+                self._set_due(run, now.boot + (run.alarm(passed) or 0.0))
         else:
             run.missing = wanted_blobs(run.spec)
             run.phase = Phase.FETCHING if run.missing else Phase.QUEUED
@@ -214,8 +214,8 @@ class Runner:
         out.reports.append(run_report(run, RunKind.STARTED, event.at, "; ".join(run.notes)))
         if run.cause is not None:
             self._terminate(run, now, out)
-        elif run.spec.time_limit is not None:
-            self._set_due(run, now.boot + run.spec.time_limit)
+        elif (alarm := run.alarm(0.0)) is not None:
+            self._set_due(run, now.boot + alarm)
 
     def _on_start_failed(self, event: StartFailed, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
@@ -304,18 +304,18 @@ class Runner:
                 else:
                     ask |= run.missing
                     self._set_due(run, now.boot + ASK_AGAIN)
+            elif run.phase is Phase.RUNNING and (rest := run.warning()) is not None:
+                out.actions.append(SignalRun(run.key, run.spec.warn_signal))
+                self._set_due(run, now.boot + rest)
             elif run.phase is Phase.RUNNING:
                 run.cause = (Outcome.TIMEOUT, f"ran into its time limit of {format_seconds(run.spec.time_limit)}")
                 self._terminate(run, now, out)
-            elif run.phase is Phase.STOPPING:
+            elif run.phase is Phase.LINGERING and run.kills * KILL_AGAIN >= GIVE_UP_LEFTOVERS:
+                assert run.ended is not None
+                run.notes.append("some of its processes do not die, even of KILL")
+                self._finish(run, run.ended, now, out)
+            elif run.phase in (Phase.STOPPING, Phase.LINGERING):
                 self._kill(run, now, out)
-            elif run.phase is Phase.LINGERING:
-                if run.kills * KILL_AGAIN >= GIVE_UP_LEFTOVERS:
-                    assert run.ended is not None
-                    run.notes.append("some of its processes do not die, even of KILL")
-                    self._finish(run, run.ended, now, out)
-                else:
-                    self._kill(run, now, out)
         if ask:
             out.actions.append(FetchBlobs(frozenset(ask)))
 

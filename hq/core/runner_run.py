@@ -43,6 +43,7 @@ class Run:
     missing: set[str] = field(default_factory=set)
     due: float | None = None  # CLOCK_BOOTTIME of what comes next by time: asking again, the time limit, KILL
     kills: int = 0
+    is_warned: bool = False  # the signal before its time limit was sent, or its moment has passed
     ended: RunEnded | None = None
 
     @property
@@ -54,6 +55,23 @@ class Run:
     def weight(self) -> int:
         """Slots that it takes."""
         return max(1, len(self.order.slots))
+
+    def alarm(self, passed: float) -> float | None:
+        """While it runs, seconds until what comes by time, so many after its start: the signal before the limit, then the limit. None: nothing."""
+        limit, before = self.spec.time_limit, self.spec.warn_before
+        if limit is None:
+            return None
+        if self.spec.warn_signal and not self.is_warned and limit - before > passed:
+            return limit - before - passed
+        self.is_warned = True
+        return max(0.0, limit - passed)
+
+    def warning(self) -> float | None:
+        """If its signal before the limit is due now: the seconds from then to the limit."""
+        if self.is_warned or not self.spec.warn_signal:
+            return None
+        self.is_warned = True
+        return self.spec.warn_before
 
     @property
     def is_live(self) -> bool:

@@ -63,6 +63,8 @@ class State:
         self.begins: list[tuple[float, int]] = []
         self.deferred: list[tuple[float, TaskKey]] = []
         self.never_started: dict[TaskKey, int] = {}
+        self.crashes: dict[TaskKey, int] = {}  # how often its exec-server or host was lost under a task
+        self.drains: dict[str, float] = {}  # host → deadline of its drain
         self.ahead = Ahead()
         self.is_dirty = True
         self.is_load_bound = False
@@ -207,15 +209,14 @@ class State:
                 self.ahead.stirred[task.host, task.user] = (job.shape, True)
             else:
                 host.queue(key, task.user)
-        changes = self.changes
-        changes.events.append((self.now, task.job, index, task.attempt, state.value, task.host, task.reason))
+        self.changes.events.append((self.now, task.job, index, task.attempt, state.value, task.host, task.reason))
         self.touched.add(task.job)
         if state is TaskState.FINISHED:
             self._finish(job, task)
             return
         job.tasks[index] = task
         job.states[state] = job.states.get(state, 0) + 1
-        changes.tasks[key] = task
+        self.changes.tasks[key] = task
         if state is TaskState.WAITING:
             job.make_ready(index)
             self.enqueue(job)
@@ -225,6 +226,7 @@ class State:
         job.last_reason = task.reason
         job.last_end = max(job.last_end, min(self.now, self.now if task.ended is None else task.ended))
         self.never_started.pop(task.key, None)
+        self.crashes.pop(task.key, None)
         job.note_outcome(task.outcome, exit_code_of(task.outcome, task.exit_code, task.signal))
         if task.index in job.ahead:
             job.tasks[task.index] = task
@@ -297,11 +299,9 @@ class State:
         """The jobs of a shape in order, with how many tasks each may start now."""
         for entry in in_order(self.queues[shape]):
             job = self.jobs.get(entry[1])
-            if job is not None and job.entry == entry:
-                count = job.startable(self.now)
-                if count:
-                    yield entry, job.id, count
-                    continue
+            if job is not None and job.entry == entry and (count := job.startable(self.now)):
+                yield entry, job.id, count
+                continue
             self.stale[shape] = self.stale.get(shape, 0) + 1
 
     def prune(self, shape: Shape) -> None:

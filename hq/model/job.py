@@ -57,6 +57,9 @@ class JobSpec:
     is_rerunnable: bool = False
     retries: int = 0
     nice: int = 0
+    retry_on: tuple[int, ...] = ()  # exit codes (128+n for signal n) that retries are for; empty: all
+    warn_signal: int = 0  # sent `warn_before` seconds before the time limit; 0: none
+    warn_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +179,10 @@ def check_spec(spec: JobSpec) -> None:
         raise InputError(f"{spec.slots} slots were asked for; a job takes one or more")
     if not 0 <= spec.retries <= 1000:
         raise InputError(f"{spec.retries} retries were asked for; 0 to 1000 are allowed")
+    if spec.retry_on and (not spec.retries or len(spec.retry_on) > 256 or not all(1 <= code <= 255 for code in spec.retry_on)):
+        raise InputError("exit codes to retry on are 1 to 255, and need a number of retries (--retries)")
+    if spec.warn_signal and (not 1 <= spec.warn_signal <= 64 or spec.time_limit is None or not 0 < spec.warn_before < spec.time_limit):
+        raise InputError("a signal before the time limit needs a time limit (-t) that is longer than the time before it")
     if not 0 <= spec.nice <= 19:
         raise InputError(f"nice {spec.nice}: 0 to 19 are allowed")
     if not 0 <= spec.umask <= 0o777:

@@ -42,6 +42,9 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_rerunnable: bool | None = None  # None: arrays are, plain jobs are not
     retries: int = 0
     nice: int = 0
+    retry_on: tuple[int, ...] = ()
+    warn_signal: int = 0
+    warn_before: float = 0.0
     wishes: Wishes = Wishes()
     line: int | None = None
 

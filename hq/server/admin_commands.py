@@ -59,7 +59,7 @@ _ALL = (
     _read("lscluster", "", "The hosts: state, load, slots, whose exec-servers are there.", admin_hosts.ls_cluster),
     Command("activatehost", "HOST", "New tasks may go to HOST; ends a drain.", admin_hosts.activate_host, 1, 1),
     Command("deactivatehost", "HOST", "Nothing new goes to HOST; what runs there runs on.", admin_hosts.deactivate_host, 1, 1),
-    Command("drain", "HOST [REASON]", "As deactivatehost, with a reason that users are shown.", admin_hosts.drain, 1, MANY),
+    Command("drain", "HOST [REASON] [--deadline TIME]", "As deactivatehost, with a reason; after TIME what may run again leaves.", admin_hosts.drain, 1, MANY),
     Command("activate", "", "Switch scheduling on.", admin_hosts.activate_cluster),
     Command("activatecluster", "", "The same as activate.", admin_hosts.activate_cluster),
     Command("deactivate", "", "Switch scheduling off: nothing new starts anywhere, what runs runs on.", admin_hosts.deactivate_cluster),

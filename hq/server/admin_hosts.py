@@ -9,6 +9,7 @@ from hq.core.events import ClusterSwitched, HostRowChanged, HostSwitched, SlotsR
 from hq.errors import RefusedError, UsageError
 from hq.kernel.clustertab import COLUMNS, OPTIONAL_COLUMNS, TRANSPORTS
 from hq.model.host import HostSpec
+from hq.model.quantities import parse_seconds
 from hq.protocol.admin import AdminAnswer
 from hq.protocol.base import Message
 from hq.server import configuration
@@ -40,9 +41,10 @@ def ls_cluster(server: Server, request: Request, words: list[str]) -> None:
     request.reply(AdminAnswer(text=f"the cluster is {word}", columns=columns, rows=rows))
 
 
-def _switch(server: Server, request: Request, host: str, is_active: bool | None, drain_reason: str | None) -> None:
+def _switch(server: Server, request: Request, host: str, is_active: bool | None, drain_reason: str | None,
+            deadline: float | None = None) -> None:  # fmt: skip
     server.add(HostSwitched(token=request.with_render(sentence), actor=request.caller.user, host=host, is_active=is_active,
-                            drain_reason=drain_reason))  # fmt: skip
+                            drain_reason=drain_reason, deadline=deadline))  # fmt: skip
 
 
 def activate_host(server: Server, request: Request, words: list[str]) -> None:
@@ -56,8 +58,14 @@ def deactivate_host(server: Server, request: Request, words: list[str]) -> None:
 
 
 def drain(server: Server, request: Request, words: list[str]) -> None:
-    """Nothing new goes there, and this is why."""
-    _switch(server, request, words[0], None, " ".join(words[1:])[:255])
+    """Nothing new goes there, and this is why; after a deadline what may run again leaves."""
+    reason, deadline = list(words[1:]), None
+    for place, word in enumerate(words):
+        if place and word in ("--deadline", "deadline"):
+            deadline = server.now.wall + parse_seconds(" ".join(words[place + 1 : place + 2]))
+            reason = [*words[1:place], *words[place + 2 :]]
+            break
+    _switch(server, request, words[0], None, " ".join(reason)[:255], deadline)
 
 
 def activate_cluster(server: Server, request: Request, words: list[str]) -> None:
