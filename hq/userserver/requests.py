@@ -179,11 +179,20 @@ def _facts(server: UserServer, asker: Asker, message: PeerAsk) -> None:
             "keepalive": server.keepalive_sentence(),
         }))  # fmt: skip
     elif message.what == "status":
-        asker.answer(PeerFacts(facts={
+        facts = {
             **base, "server_state": "up" if server.upstream.is_up else server.upstream.away_text(),
             "clients": len(server.door), "requests": len(server.upstream.requests), **run_facts(server),
             **{f"host {host}": link.state.value + (f": {link.reason}" if link.reason else "") for host, link in server.execs.links},
-        }))  # fmt: skip
+        }  # fmt: skip
+
+        def told(answer: Message, is_last: bool) -> None:
+            ours = {name: value for name, value in answer.facts.items() if name not in base} if isinstance(answer, PeerFacts) else {}
+            asker.answer(PeerFacts(facts={**facts, **ours}))
+
+        if server.upstream.is_up:
+            server.upstream.ask(PeerAsk(what="status"), told)
+        else:
+            asker.answer(PeerFacts(facts=facts))
     else:
         raise InputError(f"'{message.what[:40]}' cannot be asked: ping, info or status")
 

@@ -16,7 +16,7 @@ from hq.model.user import Role
 from hq.protocol.base import Problem
 from hq.protocol.codec import decode_line, encode_line
 from hq.protocol.jobs import JobQuery, JobRequest
-from hq.protocol.peers import KeyChallenged, KeyEnrol, KeyEnrolled, PeerHello
+from hq.protocol.peers import KeyChallenged, KeyEnrol, KeyEnrolled, PeerAsk, PeerFacts, PeerHello
 from hq.userserver.app import main
 from hq.userserver.blobs import BlobCache
 from hq.userserver.enrol import check_nonce_path, enrol_by_socket, read_token, write_nonce
@@ -315,3 +315,15 @@ def test_a_name_of_hq_server_that_means_nothing_here_is_said(tmp_path: Path) -> 
     rig.move(6)
     (problem,) = client.answers()
     assert isinstance(problem, Problem) and "cannot be looked up on this machine (Temporary failure" in problem.text
+
+
+def test_status_tells_how_the_cluster_stands_too(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.welcome()
+    client = rig.client()
+    rig.ask(client, PeerAsk(what="status"))
+    rig.reply(rig.take_request(PeerAsk)[0], PeerFacts(facts={"daemon": "hq-server", "cluster": "active", "slots": 12}))
+    rig.tick()
+    (answer,) = client.answers()
+    assert isinstance(answer, PeerFacts)
+    assert answer.facts["daemon"] == "hq-user-server" and answer.facts["server_state"] == "up" and answer.facts["slots"] == 12
