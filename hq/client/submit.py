@@ -50,6 +50,8 @@ def submit(argv: list[str]) -> int:
     report(items, values)
     if not values.get("wait") or values.get("dry_run"):
         return 0
+    if any(not item["id"] for item in items):
+        raise UnavailableError("not waited for: jobs that are kept have no ids before hq-server has them (hq-client jobs shows them then)")
     from hq.client.waiting import wait_for
 
     tasks = [[item["id"], -1] for item in items]
@@ -103,7 +105,10 @@ def send(session: Session, requests: list[dict[str, Any]], values: dict[str, Any
                 "type": "job.ask", "key": f"{key}.{number}", "jobs": part, "is_dry_run": is_rehearsal, "allow_root": allow_root,
             }  # fmt: skip
             try:
-                items += session.ask(message)["items"]
+                answer = session.ask(message)
+                items += answer["items"]
+                if answer.get("kept"):
+                    say(PROGRAM, str(answer["kept"]))
             except HqError as error:
                 text = str(error)
                 if len(requests) > 1 and not isinstance(error, UnavailableError) and "line " not in text:
@@ -151,9 +156,11 @@ def report(items: list[dict[str, Any]], values: dict[str, Any]) -> None:
         return
     if "quiet" in values:
         if not is_dry_run:
-            print("\n".join(str(item["id"]) for item in items))
+            print("".join(f"{item['id']}\n" for item in items if item["id"]), end="")
     elif is_dry_run:
         print(f"{len(items)} job(s) would be accepted; nothing was submitted")
+    elif kept := sum(not item["id"] for item in items):
+        print(f"{kept} job(s) kept until hq-server is back" + (f"; {ids_text(done)} submitted" if (done := [i for i in items if i["id"]]) else ""))
     elif len(items) == 1:
         tasks = items[0]["tasks"]
         print(f"job {items[0]['id']} submitted" + (f": {tasks} tasks" if tasks > 1 else ""))

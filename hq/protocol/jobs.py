@@ -88,10 +88,11 @@ class SubmittedItem(msgspec.Struct, frozen=True):
 
 
 class JobSubmitted(Message, frozen=True, kw_only=True, tag="job.submitted"):
-    """The jobs are committed to the state database."""
+    """The jobs are committed to the state database; or, with `kept`, they wait in their user-server's spool (there, and why), and have no ids yet."""
 
     sent_by: ClassVar = DOWN | USER
     items: tuple[SubmittedItem, ...]
+    kept: str = ""
 
 
 class JobAct(Message, frozen=True, kw_only=True, tag="job.act"):

@@ -35,6 +35,7 @@ from hq.userserver.keepalive import Keepalive, carry_out
 from hq.userserver.keyring import ExecKeys, load_keyring
 from hq.userserver.ledger import LedgerFile
 from hq.userserver.server import UserServer
+from hq.userserver.spool import SubmissionSpool
 from hq.userserver.starter import Starter
 from hq.userserver.submit import Preparer, is_in_container
 from hq.userserver.transports.base import Transports, TransportSettings
@@ -165,6 +166,7 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     server = UserServer(
         instance=config.instance, user=user, uid=uid, etc=config.etc, address=f"{name}:{port.port}", server_address=config.server, door=door,
         port=port, keys=exec_keys, preparer=Preparer(config.instance, user, Signer(keyring.sign_secret), Sealer(keyring.seal_key)),
+        spool=SubmissionSpool(os.path.join(run_dir, "spool"), log.category("clients")),
         background=background,
         access=AccessFile(os.path.join(hq_home(), config.instance, "access.json"), host=name, port=port.port, boot=boot, public=keyring.public),
         now=now, log=log.category, idle=idle, allow_root=config.allow_root, keepalive_sentence=keepalive.status, reopen_log=log.reopen,

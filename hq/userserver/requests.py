@@ -30,6 +30,7 @@ from hq.protocol.jobs import (
     JobSubmitted,
     JobWatch,
     LogRead,
+    SubmittedItem,
 )  # fmt: skip
 from hq.protocol.peers import HostCheck, HostChecked, HostQuery, LedgerAsk, LedgerTold, PeerAsk, PeerBye, PeerFacts, PeerShutdown
 from hq.userserver.asker import Asker
@@ -127,9 +128,22 @@ def _send(server: UserServer, asker: Asker, prepared: Prepared, *, is_again: boo
             server.known_blobs.clear()
             _send(server, asker, prepared, is_again=True)
             return
+        elif isinstance(answer, Problem) and answer.is_transient and not prepared.is_dry_run:
+            answer = _kept(server, prepared, answer)
         asker.answer(answer)
 
     server.upstream.ask(message, answered)
+
+
+def _kept(server: UserServer, prepared: Prepared, problem: Problem) -> Message:
+    """hq-server cannot take it now: it is kept here, and the user is told where and why."""
+    try:
+        path = server.spool.keep(prepared.message(set()), server.now)
+    except (OSError, HqError) as error:
+        text = f"{problem.text}; nor can it be kept on this machine ({error}): nothing was submitted"
+        return msgspec.structs.replace(problem, text=text)
+    items = tuple(SubmittedItem(item.key, 0, 0) for item in prepared.items)
+    return JobSubmitted(items=items, kept=f"kept in {path} on {os.uname().nodename}, and sent when hq-server is back: {problem.text}")
 
 
 def _explain(server: UserServer, asker: Asker, message: JobExplain) -> None:
@@ -181,7 +195,7 @@ def _facts(server: UserServer, asker: Asker, message: PeerAsk) -> None:
     elif message.what == "status":
         facts = {
             **base, "server_state": "up" if server.upstream.is_up else server.upstream.away_text(),
-            "clients": len(server.door), "requests": len(server.upstream.requests), **run_facts(server),
+            "clients": len(server.door), "requests": len(server.upstream.requests), "spool": server.spool.facts(), **run_facts(server),
             **{f"host {host}": link.state.value + (f": {link.reason}" if link.reason else "") for host, link in server.execs.links},
         }  # fmt: skip
 

@@ -30,6 +30,7 @@ from hq.userserver.door import Door
 from hq.userserver.execs import ExecLinks
 from hq.userserver.keyring import ExecKeys
 from hq.userserver.logs import LogReader
+from hq.userserver.spool import SubmissionSpool
 from hq.userserver.submit import Preparer
 from hq.userserver.upstream import ServerLink
 
@@ -70,7 +71,7 @@ class UserServer:
 
     def __init__(
         self, *, instance: str, user: str, uid: int, etc: str, address: str, server_address: str, door: Door, port: Port, keys: ExecKeys,
-        preparer: Preparer, background: Background, access: AccessFile, now: Now, log: Callable[[str], logging.Logger],
+        preparer: Preparer, spool: SubmissionSpool, background: Background, access: AccessFile, now: Now, log: Callable[[str], logging.Logger],
         idle: float | None = 600.0, allow_root: bool = False, keepalive_sentence: Callable[[], str] = lambda: "",
         reopen_log: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
@@ -82,6 +83,7 @@ class UserServer:
         self.server_address = server_address
         self.door = door
         self.preparer = preparer
+        self.spool = spool
         self.background = background
         self.now = now
         self.started = now
@@ -104,6 +106,7 @@ class UserServer:
     def connect(self, upstream: ServerLink, execs: ExecLinks) -> None:
         """Put the parts together that know each other."""
         self.upstream, self.execs = upstream, execs
+        self.spool.upstream = upstream
         execs.upstream = upstream
         self.logs = LogReader(upstream, execs)
 
@@ -124,6 +127,7 @@ class UserServer:
         self._receive()
         self._serve_clients()
         self.logs.tick(now)
+        self.spool.tick(now)
         self.execs.tick(now)
         self.execs.flush()
         self.upstream.flush()
@@ -160,6 +164,7 @@ class UserServer:
         if message.instance != self.instance:
             self.log("link").warning("hq-server is of the instance %s, this user-server of %s", message.instance, self.instance)
         self.execs.welcomed(message.hosts)
+        self.spool.came_back()
         try:
             # not before: another machine's user-server may be the one that is up
             self._access.write()
@@ -227,7 +232,7 @@ class UserServer:
             if boot >= self._end_at:
                 self._end(self._end_reason)
             return
-        if len(self.door) or len(self.logs) or self.execs.is_busy:
+        if len(self.door) or len(self.logs) or len(self.spool) or self.execs.is_busy:
             self._idle.busy(boot)
         if not self._idle.is_over(boot) or self._is_asking_idle:
             return
@@ -260,7 +265,7 @@ class UserServer:
     def _wake(self) -> float | None:
         if self._is_done:
             return None
-        moments: list[Any] = [self.upstream.wake(), self.execs.wake(), self.logs.wake(), self._end_at]
+        moments: list[Any] = [self.upstream.wake(), self.execs.wake(), self.logs.wake(), self.spool.wake(), self._end_at]
         if not self._is_asking_idle and not len(self.door):
             wake = self._idle.wake()
             # while something keeps it busy the rule is looked at now and then

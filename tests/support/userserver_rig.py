@@ -30,6 +30,7 @@ from hq.userserver.hosts import HostMemory, Routes
 from hq.userserver.keyring import ExecKeys, load_keyring
 from hq.userserver.ledger import LedgerFile
 from hq.userserver.server import UserServer
+from hq.userserver.spool import SubmissionSpool
 from hq.userserver.starter import Starter
 from hq.userserver.submit import Preparer
 from hq.userserver.transports.base import Bootstrap, Started
@@ -166,6 +167,7 @@ class Rig:
         self.us = UserServer(
             instance=INSTANCE, user="alice", uid=uid, etc="/etc/hq", address="login1:7000", server_address="tcp://server:1", door=self.door,
             port=self.port, keys=self.exec_keys, preparer=Preparer(INSTANCE, "alice", Signer(self.keyring.sign_secret), Sealer(self.keyring.seal_key)),
+            spool=SubmissionSpool(os.path.join(os.path.dirname(memory_path), "spool"), self.log),
             background=self.background, access=access, now=now, log=lambda name: self.log, idle=idle,
             keepalive_sentence=lambda: "not kept up",
         )  # fmt: skip
