@@ -4,6 +4,7 @@
 # make test       all tests; as root it installs Debian packages that they need
 # make test-mysql the database tests on MySQL 8, in Docker by testcontainers
 # make chaos      faults of all kinds under load, then every task is accounted for: make chaos SEED=1 FAULTS=100 TASKS=5000 (as root)
+# make bench      how fast hq is on this machine, beside its references; ROWS=array,latency chooses
 # make clean      remove what make made
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --disable-pip-version-ch
 INSTALL := install --config-settings editable_mode=compat
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all demo check test test-tools test-mysql chaos clean
+.PHONY: all demo bench check test test-tools test-mysql chaos clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed .hqrc
@@ -88,6 +89,13 @@ test-mysql: $(VENV)/installed-mysql
 
 chaos: $(VENV)/installed-test test-tools
 	$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults $(FAULTS) --tasks $(TASKS)
+
+ROWS ?= array,separate,cli,latency,many,big,restart,idle,output
+REPEATS ?= 3
+COUNT ?= 10000
+
+bench: $(VENV)/installed-test test-tools
+	$(BIN)/python -m tests.bench --rows $(ROWS) --repeats $(REPEATS) --count $(COUNT)
 
 clean:
 	rm -rf $(VENV) .hqrc build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,94 @@
+"""What hq is measured against, in the same run on the same machine: the limit of processes a second, HyperQueue, cat."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ENVIRONMENT = Path("bench/venv")
+_HYPERQUEUE = '''
+import sys, time
+from hyperqueue import Job, LocalCluster
+from hyperqueue.cluster import WorkerConfig
+count = int(sys.argv[1])
+with LocalCluster() as cluster:
+    cluster.start_worker(WorkerConfig(cores=2))
+    client = cluster.client()
+    warm = Job(); warm.program(["/bin/true"]); client.wait_for_jobs([client.submit(warm)])
+    begin = time.monotonic()
+    job = Job()
+    for number in range(count):
+        job.program(["/bin/true"], stdout=f"{sys.argv[2]}/{number}.out", stderr=f"{sys.argv[2]}/{number}.err")
+    client.wait_for_jobs([client.submit(job)])
+    print(count / (time.monotonic() - begin), file=sys.stderr)
+    print("rate", count / (time.monotonic() - begin))
+'''
+
+
+def spawn_limit(count: int = 2000) -> float:
+    """Processes a second that a plain loop makes and takes back, 4 in flight, nothing opened for them."""
+    begin, live = time.monotonic(), 0
+    for _ in range(count):
+        os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+        live += 1
+        if live == 4:
+            os.wait()
+            live -= 1
+    while live:
+        os.wait()
+        live -= 1
+    return count / (time.monotonic() - begin)
+
+
+def spawn_limit_with_files(count: int = 2000) -> float:
+    """The same with two new files for each, in one directory, as the tasks of the array have."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
+        begin, live = time.monotonic(), 0
+        for number in range(count):
+            fds = [os.open(f"{where}/{number}.{end}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) for end in ("out", "err")]
+            actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds, 1)]
+            os.posix_spawn("/bin/true", ["true"], {}, setsid=True, file_actions=actions)
+            for fd in fds:
+                os.close(fd)
+            live += 1
+            if live == 4:
+                os.wait()
+                live -= 1
+        while live:
+            os.wait()
+            live -= 1
+        return count / (time.monotonic() - begin)
+
+
+def hyperqueue(count: int) -> float | None:
+    """Tasks a second of HyperQueue on a local cluster of 2 cores, no journal, files for both streams. None: it cannot be had here."""
+    python = ENVIRONMENT / "bin" / "python"
+    if not (ENVIRONMENT / "ready").exists():
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        made = subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=False)
+        if made.returncode or subprocess.run([str(python), "-m", "pip", "install", "-q", "hyperqueue"], check=False).returncode:
+            return None
+        (ENVIRONMENT / "ready").touch()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
+        done = subprocess.run(
+            [str(python), "-c", _HYPERQUEUE, str(count), where], cwd=where if python.is_absolute() else None, capture_output=True, text=True,
+            timeout=600, check=False,
+        )  # fmt: skip
+    rates = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("rate ")]
+    if not rates:
+        print(done.stderr[-2000:], file=sys.stderr)
+        return None
+    return float(rates[0])
+
+
+def copied(size: int) -> float:
+    """Seconds in which `head -c SIZE /dev/zero` reaches a file by way of cat."""
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as target:
+        begin = time.monotonic()
+        subprocess.run(["/bin/sh", "-c", f"head -c {size} /dev/zero | cat"], stdout=target, check=True)
+        return time.monotonic() - begin

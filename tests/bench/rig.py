@@ -1,0 +1,82 @@
+"""Instances for the bench: real daemons on this machine, under users made for it when root, and the CPU time that each daemon takes."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.support.install import readable_install, readable_python
+from tests.support.mariadb import MariaDB
+from tests.support.site import Site
+from tests.support.users import Users
+
+DATABASES = ("sqlite", "mariadb")
+
+
+class Rig:
+    """A site of one local host with 2 slots. `user` submits."""
+
+    def __init__(self, site: Site, user: str) -> None:
+        self.site = site
+        self.user = user
+        self._script = site.folder / "userside.py"
+        shutil.copy(Path(__file__).with_name("userside.py"), self._script)
+        self._script.chmod(0o644)
+
+    def do(self, what: str, count: int, *more: str, user: str = "", timeout: float = 900) -> dict[str, float]:
+        """Let the user side do something; its figures."""
+        done = self.site.run(user or self.user, str(readable_python()), str(self._script), what, str(count), *more, timeout=timeout)
+        found: dict[str, float] = json.loads(done.ok().out.splitlines()[-1])
+        return found
+
+    def warm_up(self, user: str = "") -> None:
+        """Have the user's daemons up."""
+        self.site.run(user or self.user, "hq-submit", "-q", "--wait", "/bin/true").ok()
+
+    def daemons(self) -> dict[str, psutil.Process]:
+        """The processes of the instance by what they are."""
+        found = {}
+        names = {"hq-server": "server", "hq-user-server": "user-server", "--work": "exec-server", "--supervise": "supervisor"}
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            for name, what in names.items():
+                if any(word == name or word.endswith("/" + name) for word in words) and self.site._belongs(process):
+                    found[what] = process
+        return found
+
+
+def cpu_of(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    """Seconds of CPU so far."""
+    return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
+
+
+@contextmanager
+def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0) -> Iterator[Rig]:
+    """An instance that is up. `hosts`: so many more that are known and never used."""
+    with ExitStack() as stack:
+        if os.geteuid() == 0:
+            names = ["hqb-owner", *(f"hqb-{number:02}" for number in range(users))]
+            stack.enter_context(Users(names))
+            owner, others = names[0], names[1:]
+        else:
+            owner = getpass.getuser()
+            others = [owner]
+        url: str | None = None
+        if database == "mariadb":
+            server = MariaDB(is_fast=False)
+            stack.callback(server.remove)
+            server.start()
+            server.execute("create database bench character set utf8mb4", "grant all on bench.* to hqb@'%' identified by 'bench'")
+            url = server.url("bench", user="hqb", password="bench")
+        rows = ["here:2:local", *(f"spare{number}:2:ssh" for number in range(hosts))]
+        site = stack.enter_context(Site(readable_install(), rows=rows, owner=owner, users=others, database=url))
+        made = Rig(site, others[0])
+        made.warm_up()
+        yield made

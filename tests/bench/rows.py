@@ -1,0 +1,167 @@
+"""The rows of the bench that need running daemons."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+from tests.bench import references
+from tests.bench.lines import Line
+from tests.bench.rig import DATABASES, Rig, cpu_of, rig
+
+
+def _hops(made: Rig, count: int, work: Callable[[], object], row: str, label: str) -> list[Line]:
+    """Run something and say what CPU each daemon took for one task of it."""
+    daemons = made.daemons()
+    before = cpu_of(daemons)
+    work()
+    return [
+        Line(row, f"{label}: CPU of {name}", 1e6 * (now - before[name]) / count, "µs/task")
+        for name, now in cpu_of(daemons).items() if name != "supervisor"
+    ]  # fmt: skip
+
+
+def array(repeats: int, count: int) -> list[Line]:
+    """One array of `/bin/true`, 2 slots, both streams to files."""
+    limits, reference, rates = [], [], {}
+    lines: list[Line] = []
+    for database in DATABASES:
+        with rig(database) as made:
+            made.do("array", 200)
+            found: list[float] = []
+
+            def work(made: Rig = made, found: list[float] = found) -> None:
+                for _ in range(repeats):
+                    limits.append(references.spawn_limit())
+                    rate = references.hyperqueue(count)
+                    if rate is not None:
+                        reference.append(rate)
+                    found.append(made.do("array", count)["done"])
+
+            lines += _hops(made, repeats * count, work, "array", database)
+            rates[database] = statistics.median(found)
+    limit = statistics.median(limits)
+    files = statistics.median(references.spawn_limit_with_files() for _ in range(repeats))
+    head = [Line("array", "spawn limit (no files)", limit, "/s"), Line("array", "spawn limit with two files each", files, "/s")]
+    other = statistics.median(reference) if reference else None
+    if other is not None:
+        head.append(Line("array", "HyperQueue, no journal", other, "/s"))
+    for database, rate in rates.items():
+        is_met = rate >= 0.6 * limit and (other is None or rate >= 5 * other)
+        times = f", {rate / other:.1f} × HyperQueue" if other else ""
+        head.append(Line("array", f"{database}: {rate / limit:.0%} of the limit{times}", rate, "/s", "≥ 60 % of the limit, ≥ 5 × HyperQueue", is_met))
+    return head + lines
+
+
+def separate(repeats: int, count: int) -> list[Line]:
+    """Jobs submitted one by one over one connection."""
+    with rig() as made:
+        base = statistics.median(made.do("array", count)["done"] for _ in range(repeats))
+        found = [made.do("separate", count) for _ in range(repeats)]
+    accepted = statistics.median(each["accepted"] for each in found)
+    done = statistics.median(each["done"] for each in found)
+    return [
+        Line("separate", "accepted durably", accepted, "/s", "≥ 3,000/s", accepted >= 3000),
+        Line("separate", f"done, {done / base:.0%} of an array of as many", done, "/s", "≥ 80 %", done >= 0.8 * base),
+    ]
+
+
+def cli(repeats: int, count: int) -> list[Line]:
+    """hq-submit while the user-server runs."""
+    with rig() as made:
+        found = [made.do("cli", min(count, 30), str(made.site.bin / "hq-submit")) for _ in range(repeats)]
+    ms = statistics.median(each["ms"] for each in found)
+    python = statistics.median(each["python"] for each in found)
+    return [
+        Line("cli", "python3 -I -c pass", python, "ms"),
+        Line("cli", f"hq-submit -q true: {ms / python:.1f} × python", ms, "ms", "≤ 80 ms, ≤ 4 × python", ms <= 80 and ms <= 4 * python),
+    ]
+
+
+def latency(repeats: int, count: int) -> list[Line]:
+    """Submission to the word that it has finished, on an idle system."""
+    with rig() as made:
+        found = [made.do("latency", min(count, 100)) for _ in range(repeats)]
+    middle = {name: statistics.median(each[name] for each in found) for name in found[0]}
+    return [
+        Line("latency", "sh -c true", middle["shell"], "ms"),
+        Line("latency", "p50", middle["p50"], "ms", "≤ 10 ms", middle["p50"] <= 10),
+        Line("latency", "p99", middle["p99"], "ms", "≤ 30 ms", middle["p99"] <= 30),
+    ]
+
+
+def many(repeats: int, count: int) -> list[Line]:
+    """20 users at once, each with a twentieth of twice the array's tasks (1,000 with the full count)."""
+    users, each = 20, max(1, count // 10)
+    shares: list[float] = []
+    rates: list[float] = []
+    with rig(users=users) as made:
+        names = made.site.users
+        for name in names[1:]:
+            made.warm_up(name)
+        base = made.do("array", users * each)["done"]
+        for _ in range(repeats):
+            ends: dict[str, float] = {}
+
+            def one(name: str, ends: dict[str, float] = ends) -> None:
+                made.do("array", each, user=name)
+                ends[name] = time.monotonic()
+
+            begin = time.monotonic()
+            threads = [threading.Thread(target=one, args=(name,)) for name in names]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            rates.append(len(names) * each / (max(ends.values()) - begin))
+            # who gets half of his share all the time is done when the others' average has run twice
+            first = min(ends.values()) - begin
+            shares.append(first / (max(ends.values()) - begin))
+    rate = statistics.median(rates)
+    return [
+        Line("many users", f"{len(names)} users × {each}: {rate / base:.0%} of one array", rate, "/s", "≥ 70 %", rate >= 0.7 * base),
+        Line("many users", "first user done after this share of the whole time", statistics.median(shares), "", "≥ 0.5 says shares were even"),
+    ]
+
+
+def idle(repeats: int, count: int) -> list[Line]:
+    """Daemons with nothing to do, 10 hosts known."""
+    seconds = 60 if count >= 10_000 else 15
+    with rig(hosts=9) as made:
+        daemons = made.daemons()
+        before, begin = cpu_of(daemons), time.monotonic()
+        time.sleep(seconds)
+        now, took = cpu_of(daemons), time.monotonic() - begin
+        memory = sum(process.memory_info().rss for process in daemons.values()) / 1e6
+        unshared = sum(process.memory_full_info().pss for process in daemons.values()) / 1e6
+    share = 100 * sum(now[name] - before[name] for name in now) / took
+    return [
+        Line("idle", f"CPU of all daemons over {seconds} s", share, "% of a core", "≤ 1 %", share <= 1),
+        Line("idle", "resident memory of all daemons (PSS)", unshared, "MB", "≤ 200 MB", unshared <= 200),
+        Line("idle", "resident memory of all daemons (RSS)", memory, "MB"),
+    ]
+
+
+def output(repeats: int, count: int) -> list[Line]:
+    """A gigabyte to the stdout of one job."""
+    size = (1 << 30) if count >= 10_000 else (1 << 28)
+    took, plain = [], []
+    with rig() as made:
+        for _ in range(repeats):
+            plain.append(references.copied(size))
+            begin = time.monotonic()
+            made.site.run(made.user, "hq-submit", "-q", "--wait", "--stdout", "/var/tmp/hq-bench-{job}.out", f"head -c {size} /dev/zero | cat", timeout=600).ok()
+            took.append(time.monotonic() - begin)
+            made.site.run(made.user, "sh", "-c", "rm -f /var/tmp/hq-bench-*.out")
+    speed, base = size / statistics.median(took) / 1e6, size / statistics.median(plain) / 1e6
+    return [
+        Line("output", "cat to a file", base, "MB/s"),
+        Line("output", f"stdout of a job: {speed / base:.0%} of it", speed, "MB/s", "≥ 80 %", speed >= 0.8 * base),
+    ]
+
+
+ROWS: dict[str, Callable[[int, int], list[Line]]] = {
+    "array": array, "separate": separate, "cli": cli, "latency": latency, "many": many, "idle": idle, "output": output,
+}  # fmt: skip

@@ -1,0 +1,104 @@
+"""What the bench does as a user: run by an installation's Python as that user, with HQ_ETC set. Prints one line of JSON.
+
+`separate N`, `latency N`, `cli N`, `array N`. Needs hq.client and the standard library alone, so that it can be copied anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from hq.client.connect import Session, connect
+from hq.client.request import Here, build_request
+
+
+def ask(request: dict[str, Any]) -> dict[str, Any]:
+    """A submission of one job."""
+    return {"type": "job.ask", "key": os.urandom(16).hex(), "jobs": [request], "is_dry_run": False, "allow_root": os.geteuid() == 0}
+
+
+def wait(session: Session, selection: dict[str, Any]) -> None:
+    """Until all of it has ended."""
+    for message in session.stream({"type": "job.watch", "selection": selection}):
+        if message["is_done"]:
+            break
+    session.close()
+
+
+def separate(count: int) -> dict[str, float]:
+    """So many jobs, each a request of its own, over one connection; the answers are read as they come."""
+    session = Session.open()
+    link = connect(session.config)
+    request = build_request({}, ["/bin/true"], Here.of_process())
+    begin = time.monotonic()
+    sent, ids = 0, []
+    while len(ids) < count:
+        while sent < count and sent - len(ids) < 500:
+            link.send(ask(request))
+            sent += 1
+        answer = link.receive(60)
+        assert answer["type"] == "job.submitted", answer
+        ids.append(answer["items"][0]["id"])
+    accepted = time.monotonic() - begin
+    wait(session, {"ranges": [[min(ids), max(ids)]]})
+    return {"accepted": count / accepted, "done": count / (time.monotonic() - begin)}
+
+
+def array(count: int) -> dict[str, float]:
+    """One array; until all is finished."""
+    session = Session.open()
+    begin = time.monotonic()
+    answer = session.ask(ask(build_request({"array": (f"1-{count}", None)}, ["/bin/true"], Here.of_process())))
+    wait(session, {"tasks": [[answer["items"][0]["id"], -1]]})
+    return {"done": count / (time.monotonic() - begin)}
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which so much lies."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def latency(count: int) -> dict[str, float]:
+    """From the submission of one job to the word that it has finished, again and again; beside it, a shell that does the same."""
+    session = Session.open()
+    request = build_request({}, ["/bin/true"], Here.of_process())
+    took, shell = [], []
+    for _ in range(count):
+        begin = time.monotonic()
+        answer = session.ask(ask(request))
+        wait(session, {"tasks": [[answer["items"][0]["id"], -1]]})
+        took.append(1000 * (time.monotonic() - begin))
+        begin = time.monotonic()
+        subprocess.run(["/bin/sh", "-c", "true"], check=True)
+        shell.append(1000 * (time.monotonic() - begin))
+        time.sleep(0.05)
+    return {"p50": percentile(took, 0.5), "p99": percentile(took, 0.99), "shell": percentile(shell, 0.5)}
+
+
+def cli(count: int, hq_submit: str) -> dict[str, float]:
+    """Wall time of the command, and of a Python that does nothing, in turn."""
+    took, python = [], []
+    for _ in range(count):
+        for argv, times in (([hq_submit, "-q", "true"], took), ([sys.executable, "-I", "-c", "pass"], python)):
+            begin = time.monotonic()
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            times.append(1000 * (time.monotonic() - begin))
+    return {"ms": percentile(took, 0.5), "python": percentile(python, 0.5)}
+
+
+def main() -> None:
+    """The command."""
+    what, count = sys.argv[1], int(sys.argv[2])
+    if what == "cli":
+        found = cli(count, sys.argv[3])
+    else:
+        found = {"separate": separate, "array": array, "latency": latency}[what](count)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
