@@ -85,7 +85,7 @@ class Run:
                 done, text, is_taken = None, "hq-submit hung for 120 s", False
             self._note(f"{uptime():.2f} submitted {name} of {submission.user}, {submission.tasks} tasks: {text.strip()!r}")
             if is_taken and done is not None:
-                ids = [int(word) for word in done.out.split() if word.isdigit()]
+                ids = [int(word) for word in done.out.split() if word.isdigit() and int(word)]
                 self.acknowledged.update(dict.fromkeys(ids, name))
                 if len(ids) != (1 if submission.is_array else submission.tasks):
                     self.kept.add(name)
