@@ -86,6 +86,7 @@ class Cluster(State):
             self._handlers[type(event)](event)
         self._wake_due()
         drains.let_time_pass(self)
+        self.health.let_time_pass(self)
         self._return_at = ahead.let_time_pass(self)
         if self._look_again is not None and self._look_again <= now:
             self._look_again, self.is_dirty = None, True
@@ -156,7 +157,7 @@ class Cluster(State):
 
     def _wake(self) -> float | None:
         moments = [heap[0][0] for heap in (self.begins, self.deferred) if heap]
-        moments.extend(each for each in (self._look_again, self._return_at, *self.drains.values()) if each is not None)
+        moments.extend(each for each in (self._look_again, self._return_at, *self.drains.values(), *self.health.wakes(self)) if each is not None)
         return min(moments, default=None)
 
     # --- placement ---

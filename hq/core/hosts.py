@@ -27,7 +27,7 @@ PLACEABLE_BACKENDS = frozenset({"process"}) | BATCH_BACKENDS
 class HostState:
     """One host. `tasks` are the tasks placed here, with the slot indices given to them."""
 
-    __slots__ = ("alive", "by_user", "memory_taken", "occupied", "order", "own_at", "own_load", "probed", "queued", "record",
+    __slots__ = ("alive", "by_user", "canary", "is_on_trial", "memory_taken", "occupied", "order", "own_at", "own_load", "probed", "quarantine", "queued", "record",
                  "resources_taken", "samples", "tasks", "unreachable", "_free", "_slots")  # fmt: skip
 
     def __init__(self, record: HostRecord, order: int, now: float) -> None:
@@ -43,6 +43,9 @@ class HostState:
         self.alive: set[str] = set()  # users whose exec-server here is alive
         self.probed = False
         self.unreachable: str | None = None
+        self.quarantine: str | None = None  # why it is put aside
+        self.is_on_trial = False  # one task may try it
+        self.canary: TaskKey | None = None  # that task
         self.own_load = 0.0
         self.own_at = now
         self._slots = record.spec.slots
@@ -66,7 +69,7 @@ class HostState:
     @property
     def free(self) -> int:
         """Slots that could be given away now; never negative."""
-        return max(0, self.record.spec.slots - self.occupied)
+        return max(0, self.record.spec.slots - self.occupied) if self.canary is None else 0
 
     def update(self, record: HostRecord) -> None:
         """Take a new row: slots may have grown or shrunk, tasks stay where they are."""
@@ -84,6 +87,8 @@ class HostState:
         # after a reload with fewer slots a restarted server may find more tasks than indices: those have none
         given = tuple(heappop(self._free) for _ in range(min(spec.slots, len(self._free))))
         self.tasks[key] = given
+        if self.is_on_trial and self.canary is None:
+            self.canary = key
         self.by_user.setdefault(user, set()).add(key)
         self.occupied += spec.slots
         self.memory_taken += spec.memory or 0
@@ -134,6 +139,8 @@ class HostState:
             self._unqueue(key, user)
             return
         self._follow(now)
+        if self.canary == key:
+            self.canary = None
         for index in self.tasks.pop(key):
             if index < self._slots:
                 heappush(self._free, index)
@@ -180,6 +187,10 @@ class HostState:
             return "is not active"
         if record.spec.backend not in PLACEABLE_BACKENDS:
             return f"has the backend '{record.spec.backend}', which is not served yet"
+        if self.quarantine is not None and not self.is_on_trial:
+            return f"is in quarantine: {self.quarantine}"
+        if self.canary is not None:
+            return f"is in quarantine, and one task tries it: {self.quarantine}"
         if self.unreachable is not None and not self.alive:
             return f"cannot be reached: {self.unreachable}"
         return None

@@ -132,7 +132,8 @@ def host_rows(cluster: State, user: str | None) -> list[HostRow]:
         reachable = True if host.alive else (host.unreachable is None) if host.probed else None
         sample = host.fresh_sample(cluster.now)
         link = cluster.link(user, host.name) if user is not None else None
-        why = (record.drain_reason, None if host.alive else host.unreachable, link.reason if link else None)
+        aside = f"in quarantine: {host.quarantine}" if host.quarantine is not None else None
+        why = (record.drain_reason, aside, None if host.alive else host.unreachable, link.reason if link else None)
         reasons = [printable(text) for text in why if text]
         rows.append(
             HostRow(

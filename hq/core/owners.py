@@ -119,6 +119,7 @@ def host_switched(state: State, event: HostSwitched) -> None:
         record, text = replace(record, drain_reason=event.drain_reason), f"{event.host} is draining: nothing new is placed there{rest}"
     elif event.is_active:
         record, text = replace(record, is_active=True, drain_reason=None), f"{event.host} is active"
+        state.health.open(state, event.host, "opened by command", event.actor)
     else:
         record, text = replace(record, is_active=False), f"{event.host} is not active: nothing new is placed there{rest}"
     is_draining = event.drain_reason is not None

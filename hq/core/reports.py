@@ -84,6 +84,10 @@ def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew
     state.never_started.pop(task.key, None)
     started = task.started if report.started is None else report.started + skew
     told = task.outcome  # what was ordered meanwhile
+    if told is None:
+        state.health.note_end(state, task, outcome)
+        if state.hosts[task.host].quarantine is not None:
+            ahead.give_back_all(state, state.hosts[task.host])
     if told is Outcome.LOST and outcome is not Outcome.OK:
         wait_again(state, job, task, task.reason)
     elif told is None and outcome is Outcome.LOST and job.record.spec.is_rerunnable and is_crash_limit(state, task):

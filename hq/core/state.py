@@ -15,6 +15,7 @@ from hq.core.events import Action, Reply, StartRuns, StopRuns
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
 from hq.core.placement import in_order
+from hq.core.quarantine import Health
 from hq.errors import HqError
 from hq.model.changes import AuditRecord, Changes
 from hq.model.host import HostRecord
@@ -64,6 +65,7 @@ class State:
         self.deferred: list[tuple[float, TaskKey]] = []
         self.never_started: dict[TaskKey, int] = {}
         self.crashes: dict[TaskKey, int] = {}  # how often its exec-server or host was lost under a task
+        self.health = Health()
         self.drains: dict[str, float] = {}  # host → deadline of its drain
         self.ahead = Ahead()
         self.is_dirty = True
@@ -123,9 +125,8 @@ class State:
 
     def order_start(self, task: TaskRecord) -> None:
         """Gather a start for the end of the step."""
-        key = AttemptKey(task.job, task.index, task.attempt)
-        slots = self.hosts[task.host].tasks[task.key]
-        self._starts.setdefault((task.user, task.host), {})[key] = StartOrder(task.job, task.index, task.attempt, slots, not task.slots)
+        order = StartOrder(task.job, task.index, task.attempt, self.hosts[task.host].tasks[task.key], not task.slots)
+        self._starts.setdefault((task.user, task.host), {})[order.key] = order
 
     def greet_host(self, user: str, host: str) -> None:
         """Let the user-server make its link to a host where something runs: a StartRuns, empty if there is nothing to start."""
@@ -265,8 +266,7 @@ class State:
             return 0
         self.save_job(job, replace(job.record, cancelled_rest=count))
         job.last_end = self.now
-        code = exit_code_of(Outcome.CANCELLED, None, None)
-        job.worst = code if job.worst is None else max(job.worst, code)
+        job.worst = max(job.worst or 0, exit_code_of(Outcome.CANCELLED, None, None))
         self.changes.events.append((self.now, job.id, PLAIN, 0, TaskState.FINISHED.value, "", f"{reason} ({count:,} waiting)"))
         self.end_if_over(job)
         return count

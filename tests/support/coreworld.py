@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from hq.core.cluster import Cluster
 from hq.core.events import (
@@ -174,7 +175,7 @@ class World:
         report = RunReport(job=run.job, index=run.index, attempt=run.attempt, kind=kind, **values)  # type: ignore[arg-type]
         return self.step(RunsReported(user=user, host=host, reports=(report,)), after=after)
 
-    def end(self, host: str, run: AttemptKey, outcome: Outcome = Outcome.OK, *, user: str = "alice", **more: object) -> Step:
+    def end(self, host: str, run: AttemptKey, outcome: Outcome = Outcome.OK, *, user: str = "alice", **more: Any) -> Step:
         """A run ended."""
         return self.report(host, run, RunKind.ENDED, user=user, outcome=outcome, exit_code=more.pop("exit_code", 0), **more)
 

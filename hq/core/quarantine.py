@@ -1,0 +1,135 @@
+"""Hosts where everything fails: put aside by themselves, tried by one task after a while, opened again when that one is well.
+
+The verdict over a host needs many different jobs of at least two users that fail there at once, and do not fail elsewhere: a job that
+fails everywhere is the job's fault, and where everything fails everywhere it is no host's. So a cluster of one host has no quarantine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from hq.model.states import Outcome
+
+if TYPE_CHECKING:
+    from hq.core.state import State
+    from hq.model.job import TaskRecord
+
+#: How far back ends are looked at (seconds), and how many of a host.
+WINDOW = 300.0
+MAX_ENDS = 200
+#: So many different jobs, of so many users, must fail on a host, and at most so many others be well there for each that fails.
+JOBS = 5
+USERS = 2
+SHARE = 0.25
+#: With so many other hosts it is compared.
+COMPARED = 50
+#: How long a host is put aside at first, and at most (seconds). It doubles with each task that fails in trying it.
+COOL_DOWN = 600.0
+LONGEST = 4 * 3600.0
+
+
+class End(NamedTuple):
+    """A task that ended by itself on a host."""
+
+    at: float
+    user: str
+    job: int
+    is_well: bool
+
+
+class Health:
+    """The latest ends by host, and the hosts that are put aside: until when, and for how long that was."""
+
+    def __init__(self) -> None:
+        self.aside: dict[str, tuple[float, float]] = {}
+        self._ends: dict[str, deque[End]] = {}
+
+    def note_end(self, state: State, task: TaskRecord, outcome: Outcome) -> None:
+        """A task ended on a host by itself: judge."""
+        host = state.hosts.get(task.host)
+        if host is None or outcome not in (Outcome.OK, Outcome.FAILED):
+            return
+        is_well = outcome is Outcome.OK
+        if host.canary == task.key:
+            if is_well:
+                self.open(state, host.name, "the task that tried it was well")
+            else:
+                _, pause = self.aside[host.name]
+                self._put_aside(state, host.name, min(LONGEST, 2 * pause), host.quarantine or "")
+            return
+        ends = self._ends.setdefault(host.name, deque(maxlen=MAX_ENDS))
+        ends.append(End(state.now, task.user, task.job, is_well))
+        if not is_well and host.quarantine is None and (reason := self._accusation(host.name, state.now)):
+            self._put_aside(state, host.name, COOL_DOWN, reason)
+
+    def open(self, state: State, name: str, why: str, actor: str = "hq-server") -> None:
+        """A host is as any other again."""
+        host = state.hosts[name]
+        if host.quarantine is None:
+            return
+        host.quarantine, host.canary, host.is_on_trial = None, None, False
+        self.aside.pop(name, None)
+        self._ends.pop(name, None)
+        state.audit(actor, "quarantine ends", "", name, why)
+        state.note_room(host)
+        state.is_dirty = True
+
+    def let_time_pass(self, state: State) -> None:
+        """Hosts whose time is over may be tried by one task."""
+        for name, (until, _) in list(self.aside.items()):
+            host = state.hosts.get(name)
+            if host is None:
+                del self.aside[name]
+            elif until <= state.now and not host.is_on_trial:
+                host.is_on_trial = True
+                state.note_room(host)
+                state.is_dirty = True
+
+    def wakes(self, state: State) -> list[float]:
+        """When there is something to do (Unix time)."""
+        return [until for until, _ in self.aside.values() if until > state.now]
+
+    def _put_aside(self, state: State, name: str, pause: float, reason: str) -> None:
+        host = state.hosts[name]
+        host.quarantine, host.canary, host.is_on_trial = reason, None, False
+        self.aside[name] = (state.now + pause, pause)
+        state.audit("hq-server", "quarantine", "", name, f"for {pause:.0f} s: {reason}")
+        state.note_room(host)
+        state.is_dirty = True
+
+    def _accusation(self, name: str, now: float) -> str:
+        """Why the host is put aside; empty if nothing speaks for its guilt."""
+        here = self._recent(name, now)
+        failed = {(end.user, end.job) for end in here if not end.is_well}
+        well = {end.job for end in here if end.is_well}
+        if not _is_much(failed, well):
+            return ""
+        failed_elsewhere: set[int] = set()
+        count_well = count_failed = 0
+        for other in islice((each for each in reversed(self._ends) if each != name), COMPARED):
+            for end in self._recent(other, now):
+                if end.is_well:
+                    count_well += 1
+                else:
+                    count_failed += 1
+                    failed_elsewhere.add(end.job)
+        if not count_well or count_failed > count_well:
+            return ""  # nothing to compare with, or it is the same everywhere
+        blamed = {(user, job) for user, job in failed if job not in failed_elsewhere}
+        if not _is_much(blamed, well):
+            return ""
+        users = len({user for user, _ in blamed})
+        return f"{len(blamed)} different jobs of {users} users failed there within {WINDOW / 60:.0f} min, and do not elsewhere"
+
+    def _recent(self, name: str, now: float) -> deque[End]:
+        ends = self._ends[name]
+        while ends and ends[0].at < now - WINDOW:
+            ends.popleft()
+        return ends
+
+
+def _is_much(failed: set[tuple[str, int]], well: set[int]) -> bool:
+    """Whether so many jobs of so many users failed that a host is to blame."""
+    return len(failed) >= JOBS and len({user for user, _ in failed}) >= USERS and len(well) <= SHARE * len(failed)
