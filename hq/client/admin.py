@@ -152,12 +152,15 @@ def _ask(config: ClientConfig, public: str, secret: str, message: dict[str, Any]
     port = ZmqClient(config.server, config.server_key, public, secret)
     link = RemoteLink(port)
     try:
-        link.send(message)
+        try:
+            link.send(message)
+        except ConnectionError:
+            raise SecurityError(
+                f"something listens at {config.server}, but it does not prove to be the hq-server whose key stands in {config.etc}/client.yaml"
+            ) from None
         return checked(link.receive(ANSWER_TIMEOUT))
     except ConnectionError:
-        raise SecurityError(
-            f"something listens at {config.server}, but it does not prove to be the hq-server whose key stands in {config.etc}/client.yaml"
-        ) from None
+        raise UnavailableError("hq-server ended before it answered: the command may have been carried out; 'hq-admin audit' tells once it is up again") from None
     except TimeoutError:
         raise UnavailableError(
             f"hq-server has not answered for {ANSWER_TIMEOUT:.0f} s; the command may still be carried out. Is the state database away? 'hq-admin status' tells"

@@ -16,6 +16,8 @@ from hq.protocol.peers import PeerAsk, PeerHeartbeat
 
 #: Seconds in which a user-server that is there has answered a ping, over any network.
 DIAL_TIMEOUT = 5.0
+#: Seconds without a connection after which no answer to what was asked on it will come.
+GONE_AFTER = 1.0
 
 
 class RemoteLink:
@@ -42,8 +44,9 @@ class RemoteLink:
             self._port.is_ready()
 
     def receive(self, timeout: float | None) -> dict[str, Any]:
-        """As Link.receive. Answers to earlier requests are left out."""
+        """As Link.receive. Answers to earlier requests are left out. Raises ConnectionResetError if the other end is gone."""
         end = None if timeout is None else time.monotonic() + timeout
+        heard = time.monotonic()
         while not self._waiting:
             for received in self._port.receive():
                 if received.letter is None:
@@ -57,6 +60,10 @@ class RemoteLink:
             left = 1.0 if end is None else min(1.0, end - time.monotonic())
             if left <= 0:
                 raise TimeoutError
+            if self._port.is_connected():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > GONE_AFTER:
+                raise ConnectionResetError("the connection broke before the answer came")
             if not self._port.is_ready():
                 # ZeroMQ's descriptor is edge-triggered: a missed edge costs a fifth of a second, not for ever
                 self._poller.poll(int(min(left, 0.2) * 1000))
