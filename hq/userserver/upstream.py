@@ -214,7 +214,8 @@ class ServerLink:
             self._log.warning("%d messages to hq-server were dropped: no connection", len(messages))
 
     def _take(self, re: int, message: Message) -> None:
-        if re:
+        # a goodbye answers no request: a hq-server that is new does not know this connection, and is asked again after the welcome
+        if re and not isinstance(message, PeerBye):
             is_last = not isinstance(message, JobProgress) or message.is_done
             pending = self.requests.answered(re, is_last=is_last)
             if pending is not None:
