@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
 
 HOLD = 0.02  # seconds
+#: That something has begun may wait so long (seconds) for its end: one commit for both is the sooner end of the two.
+HOLD_STARTS = 0.005
 MOST = 500  # reports
 #: Runs that one write to the disk covers. After a crash of the host it is not known of any of these whether it had begun.
 ARM = 64
@@ -31,14 +33,15 @@ class HeldReports:
         self._held: list[RunReport] = []
         self.due: float | None = None
 
-    def take(self, reports: Iterable[RunReport], boot: float, may_wait: bool) -> list[RunReport]:
+    def take(self, reports: Iterable[RunReport], boot: float, may_wait: bool, is_last: bool = False) -> list[RunReport]:
         """Add reports; what is to be sent now, in order. Of a run that has ended meanwhile the end alone, which says when it began."""
         self._held.extend(reports)
         if not self._held:
             return []
-        if self.due is None:
-            self.due = boot + HOLD
-        if may_wait and boot < self.due and len(self._held) < MOST:
+        is_short = not may_wait and all(report.kind is RunKind.STARTED for report in self._held)
+        if self.due is None or (is_short and self.due > boot + HOLD_STARTS):
+            self.due = boot + (HOLD_STARTS if is_short else HOLD)
+        if not is_last and (may_wait or is_short) and boot < self.due and len(self._held) < MOST:
             return []
         taken, self._held, self.due = self._held, [], None
         ended = {report.key for report in taken if report.kind is RunKind.ENDED and report.started is not None}
@@ -73,8 +76,8 @@ class Armed:
 
 
 def spool_reports(server: ExecServer, reports: Iterable[RunReport] = (), boot: float = 0.0, *, may_wait: bool = False) -> None:
-    """Put reports, with those that were held, into spool and journal. `may_wait`: they may be held for a moment more."""
-    taken = server.held.take(reports, boot, may_wait)
+    """Put reports, with those that were held, into spool and journal. `may_wait`: they may be held for a moment more; without `boot` none is."""
+    taken = server.held.take(reports, boot, may_wait, is_last=not boot)
     if taken:
         sequence = server.spool.add(taken)
         server.journal.note(t="batch", sequence=sequence, reports=server.spool.batches[sequence])
