@@ -34,8 +34,7 @@ from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
 from hq.execserver.backends.procs import boot_id
 from hq.execserver.backends.statuses import StatusReader
-from hq.execserver.batch import BatchBackend
-from hq.execserver.batchnews import batch_events, scripts_dir
+from hq.execserver.batchnews import NewsBackend, batch_events, scripts_dir
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
@@ -74,7 +73,7 @@ class ExecServer:
 
     def __init__(
         self, bootstrap: Bootstrap, run_dir: str, log: Log, make_port: Callable[[str], Port], now: Now, *,
-        load: Callable[[], Bootstrap] | None = None, cgroups: CgroupManager | None = None, batch: BatchBackend | None = None,
+        load: Callable[[], Bootstrap] | None = None, cgroups: CgroupManager | None = None, batch: NewsBackend | None = None,
     ) -> None:  # fmt: skip
         self.bootstrap = bootstrap
         self.log: Logger = log.category("runs")

@@ -61,6 +61,10 @@ class BatchBackend:
         self._fresh.append(launch)
         return Submitted()
 
+    def knows(self, key: AttemptKey) -> bool:
+        """Whether an earlier exec-server wrote the attempt down here."""
+        return key in self._before
+
     def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
         """As Backend.adopt. One that was never written down was never submitted."""
         group, index = self._before.get(key, (None, 0))

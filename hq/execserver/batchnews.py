@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hq.core.runner_events import Event, RunHalted, RunNoted, RunStarted, RunWaits, StartFailed
-from hq.execserver.backends.base import Begun, Halted, NotBegun, Waits
+from hq.execserver.backends.base import Backend, Begun, Halted, News, NotBegun, Waits
 from hq.execserver.bootstrap import Bootstrap
 from hq.kernel.clock import Now
 from hq.kernel.places import hq_home
 from hq.model.batch import BATCH_BACKENDS
+from hq.model.ids import AttemptKey
+from hq.model.job import SignedSpec
+from hq.model.runs import StartOrder
 
 if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
-    from hq.execserver.batch import BatchBackend
+
+
+class NewsBackend(Backend, Protocol):
+    """A backend whose runs begin when somebody else lets them."""
+
+    def take_news(self) -> list[News]:
+        """What became known of runs since the last time, apart from their ends."""
+        ...
+
+    def wake(self) -> float | None:
+        """When `poll` has something to do even if nothing comes. CLOCK_BOOTTIME."""
+        ...
+
+
+def signed_order(server: ExecServer, key: AttemptKey) -> tuple[StartOrder, SignedSpec] | None:
+    """What a pilot needs to run an attempt."""
+    run, signed = server.runner.runs.get(key), server.specs.get(key.job)
+    return (run.order, signed) if run is not None and signed is not None else None
+
+
+def sealed_blob(server: ExecServer, digest: str) -> bytes | None:
+    """A sealed environment or script, if it is here."""
+    try:
+        return server.launcher.blobs.get(digest) if server.launcher.blobs.has(digest) else None
+    except OSError:
+        return None
 
 
 def scripts_dir(bootstrap: Bootstrap, run_dir: str) -> str:
@@ -24,7 +52,7 @@ def scripts_dir(bootstrap: Bootstrap, run_dir: str) -> str:
     return os.path.join(run_dir, "scripts")
 
 
-def batch_events(server: ExecServer, batch: BatchBackend, now: Now) -> list[Event]:
+def batch_events(server: ExecServer, batch: NewsBackend, now: Now) -> list[Event]:
     """The news since the last time."""
     events: list[Event] = []
     for news in batch.take_news():

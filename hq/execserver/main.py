@@ -211,7 +211,7 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
     from hq.execserver.supervisor import become_subreaper
     from hq.kernel.clock import SystemClock
     from hq.kernel.log import open_log
-    from hq.kernel.loop import Loop, ThreadBackground
+    from hq.kernel.loop import Loop
     from hq.kernel.zmqbus import ZmqClient
     from hq.model.batch import BATCH_BACKENDS
 
@@ -228,15 +228,22 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
         key = now.server_key if address == now.server else now.upstream_key
         return ZmqClient(address, key, now.public, now.secret)
 
-    background = ThreadBackground(4)
-    batch = None
+    made = None
     if told.backend in BATCH_BACKENDS:
         from hq.execserver.batchsetup import make_batch
 
-        batch = make_batch(told, background, log.category("batch"))
-    server = ExecServer(told, run_dir, log, dial, clock.now(), load=lambda: load_bootstrap(run_dir), cgroups=cgroups, batch=batch)
+        made = make_batch(told, log.category("batch"))
+    server = ExecServer(told, run_dir, log, dial, clock.now(), load=lambda: load_bootstrap(run_dir), cgroups=cgroups, batch=made.backend if made is not None else None)
     guarded = Guarded(server, os.path.join(run_dir, "lock"), os.getppid(), log.category("link"))
-    loop = Loop(guarded, clock, background=background)
+    loop = Loop(guarded, clock, made.ports if made is not None else ())
+    if made is not None:
+        from hq.execserver.batchnews import sealed_blob, signed_order
+        from hq.execserver.pilots import PilotBackend
+
+        for background in made.backgrounds:
+            loop.watch(background)
+        if isinstance(made.backend, PilotBackend):
+            made.backend.bind(lambda key: signed_order(server, key), lambda digest: sealed_blob(server, digest))
     server.dialer.on_open = loop.add_port
     server.dialer.on_close = loop.remove_port
 

@@ -73,6 +73,12 @@ def _bytes(value: Any) -> int:
     return parse_bytes(_text(value))
 
 
+def _mode(value: Any) -> str:
+    if value not in ("forward", "pilot", "auto"):
+        raise InputError(f"'{value}' is not one of forward, pilot, auto")
+    return str(value)
+
+
 def _dialect(value: Any) -> str:
     if value not in ("auto", "torque", "openpbs"):
         raise InputError(f"'{value}' is not one of auto, torque, openpbs")
@@ -80,6 +86,7 @@ def _dialect(value: Any) -> str:
 
 
 BACKEND_OPTIONS = (
+    BackendOption("mode", _mode, "forward", "forward: a native job for each task; pilot: small tasks go through pilots, see pilot_slots; auto: where twenty or more start at once."),
     BackendOption("partition", _text, "", "Partition (Slurm) or queue (Torque) that jobs go to; empty: the batch system's default."),
     BackendOption("account", _text, "", "Account or project that jobs are charged to."),
     BackendOption("qos", _text, "", "Quality of service."),
@@ -103,6 +110,11 @@ BACKEND_OPTIONS = (
     BackendOption("retry_delays", _delays, "[5, 15, 60, 300]", "Pauses before a submission that failed for now is tried again; the last one for ever."),
     BackendOption("exit_grace", _seconds, "30", "How long the runner's file may lag behind the batch system's word that a job is over."),
     BackendOption("unknown_after", _seconds, "1h", "After how long a job that nobody knows anything of counts as lost."),
+    BackendOption("pilot_slots", _count, "4", "Cores of one pilot: a native job that runs an exec-server, which takes tasks of at most so many slots."),
+    BackendOption("pilot_time", _seconds, "1h", "Walltime of a pilot. Tasks with a longer time limit get jobs of their own, as those with memory or resources do."),
+    BackendOption("pilot_limit", _count, "4", "Most pilots of one user at once."),
+    BackendOption("pilot_idle", _seconds, "60", "After how long with nothing to do a pilot ends."),
+    BackendOption("pilot_cooldown", _seconds, "5m", "Pause before the next pilot after one that was refused or ended before it came."),
 )
 
 

@@ -12,6 +12,7 @@ BATCH_BACKENDS = frozenset({"slurm", "torque"})
 class BatchSettings:
     """One synthetic host. Meanings and defaults stand in the table of options in `hq.kernel.backends`."""
 
+    mode: str = "forward"  # forward | pilot | auto
     partition: str = ""
     account: str = ""
     qos: str = ""
@@ -35,3 +36,8 @@ class BatchSettings:
     retry_delays: tuple[float, ...] = (5.0, 15.0, 60.0, 300.0)
     exit_grace: float = 30.0
     unknown_after: float = 3600.0
+    pilot_slots: int = 4
+    pilot_time: float = 3600.0
+    pilot_limit: int = 4
+    pilot_idle: float = 60.0
+    pilot_cooldown: float = 300.0

@@ -120,9 +120,12 @@ class SlurmCluster:
             process = psutil.Process(int(file.read_text()))
         except (OSError, ValueError, psutil.NoSuchProcess):
             return
-        process.send_signal(signal.SIGTERM)
-        with suppress(psutil.NoSuchProcess):
-            until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 30, f"end of {name}")
+        # a slurmd waits for what it was told to end; it has not long
+        for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 20)):
+            with suppress(psutil.NoSuchProcess, AssertionError):
+                process.send_signal(number)
+                until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, patience, f"end of {name}")
+                break
         file.unlink(missing_ok=True)
 
     def run(self, *argv: str, check: bool = True) -> str:

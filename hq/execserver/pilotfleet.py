@@ -1,0 +1,163 @@
+"""The native side of pilots: how many there are, asked for and given up by demand, each a job of the batch system.
+
+A pilot's directory has its bootstrap (0600, with its key), the script (which names that directory and nothing else), and `job.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import sys
+from dataclasses import dataclass
+from logging import Logger
+from typing import Any
+
+import msgspec
+
+from hq.errors import HqError, RefusedError
+from hq.execserver.backends.dialect import Demand, NativeState, Submission
+from hq.execserver.batchcentre import Accepted, Centre, Declined, Listed, Silent
+from hq.execserver.batchfiles import Group, read_words, remove_group
+from hq.execserver.bootstrap import Bootstrap
+from hq.kernel.files import make_private_dir, write_secret
+from hq.kernel.keys import make_curve_pair
+from hq.model.batch import BatchSettings
+
+
+@dataclass(slots=True)
+class Pilot:
+    """One of them. `began`: CLOCK_BOOTTIME when it first spoke; `over`: since when the batch system calls it ended or knows it no more."""
+
+    tag: str
+    key: str
+    group: Group
+    id: str = ""
+    asked: float = 0.0
+    began: float | None = None
+    over: float | None = None
+    word: str = ""
+    unwanted: float | None = None  # CLOCK_BOOTTIME since when nothing waits for it
+    is_given_up: bool = False
+
+
+class PilotFleet:
+    """All pilots of one exec-server. `base` is on the file system that the nodes share."""
+
+    def __init__(self, centre: Centre, settings: BatchSettings, base: str, told: Bootstrap, upstreams: tuple[str, ...], public: str, log: Logger) -> None:
+        self.pilots: dict[str, Pilot] = {}
+        self.trouble = ""
+        self._centre = centre
+        self._settings = settings
+        self._base = make_private_dir(base)
+        self._told = told
+        self._upstreams = upstreams
+        self._public = public
+        self._log = log
+        self._not_before = 0.0
+        self._submitting = ""
+        for tag in sorted(os.listdir(base)):
+            words = read_words(os.path.join(base, tag, "job.json"))
+            if words is not None:
+                group = Group(tag, os.path.join(base, tag), [])
+                self.pilots[tag] = Pilot(tag, str(words["key"]), group, str(words.get("id", "")))
+
+    @property
+    def live(self) -> list[Pilot]:
+        """Those that are, or will be."""
+        return [pilot for pilot in self.pilots.values() if pilot.over is None and not pilot.is_given_up]
+
+    def tend(self, wanted: int, boot: float) -> None:
+        """Ask for pilots until there are `wanted`, and learn how they stand."""
+        for told in self._centre.take(boot):
+            if isinstance(told, Accepted):
+                self._accepted(told, boot)
+            elif isinstance(told, Declined):
+                self._submitting = ""
+                self.trouble = told.words
+                pilot = self.pilots.pop(told.tag, None)
+                if pilot is not None:
+                    remove_group(pilot.group)
+                self._not_before = boot + (self._settings.retry_delays[-1] if told.is_again else self._settings.pilot_cooldown)
+                self._log.warning("no pilot: %s", told.words)
+            elif isinstance(told, Silent):
+                self.trouble = told.words
+            elif isinstance(told, Listed):
+                self._listed(told, boot)
+        want = min(wanted, self._settings.pilot_limit)
+        if len(self.live) < want and not self._submitting and boot >= self._not_before:
+            self._ask(boot)
+        self._centre.tend([pilot.id for pilot in self.pilots.values() if pilot.id and pilot.over is None], [], boot)
+
+    def _ask(self, boot: float) -> None:
+        tag = f"hq-pilot-{secrets.token_hex(8)}"
+        public, secret = make_curve_pair()
+        settings = self._settings
+        try:
+            group = Group(tag, make_private_dir(os.path.join(self._base, tag)), [])
+            told = msgspec.structs.replace(
+                self._told, upstreams=self._upstreams, upstream_key=self._public, public=public, secret=secret, slots=settings.pilot_slots,
+                heartbeat=5.0, idle=settings.pilot_idle, backend="process", batch=None,
+            )  # fmt: skip
+            write_secret(group.path("bootstrap.json"), msgspec.json.encode(told).decode())
+            write_secret(group.path("job.sh"), self._script(group))
+            write_secret(group.path("job.json"), json.dumps({"key": public, "id": ""}))
+            demand = Demand(slots=settings.pilot_slots, time=settings.pilot_time - 60)
+            submission = Submission(tag=tag, name=f"hq-pilot-{self._told.host}", script=group.path("job.sh"), directory=group.directory,
+                                    output=group.path("native.out"), count=1, demand=demand, settings=settings)  # fmt: skip
+            self._centre.submit(submission, False)
+        except (OSError, HqError, RefusedError) as error:
+            self.trouble = str(error)
+            self._not_before = boot + settings.pilot_cooldown
+            return
+        self._submitting = tag
+        self.pilots[tag] = Pilot(tag, public, group, asked=boot)
+
+    def _script(self, group: Group) -> str:
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        start = "from hq.execserver.pilot import main; raise SystemExit(main())"
+        words = shlex.join([self._settings.python or sys.executable, "-c", start, group.directory])
+        return f"#!/bin/sh\n# made by hq: a pilot, an exec-server of hq inside this job\ncd /\nPYTHONPATH={shlex.quote(root)} PYTHONSAFEPATH=1 exec {words}\n"
+
+    def _accepted(self, told: Accepted, boot: float) -> None:
+        self._submitting = ""
+        pilot = self.pilots.get(told.tag)
+        if pilot is None:
+            return
+        pilot.id, pilot.asked, self.trouble = told.id, boot, ""
+        write_secret(pilot.group.path("job.json"), json.dumps({"key": pilot.key, "id": told.id}))
+        self._log.info("pilot %s is job %s", told.tag, told.id)
+        self._centre.hurry()
+
+    def _listed(self, told: Listed, boot: float) -> None:
+        for pilot in [each for each in self.pilots.values() if each.id]:
+            job = told.jobs.get(pilot.id)
+            if job is None and told.asked < pilot.asked:
+                continue
+            pilot.word = "" if job is None else (job.reason or job.word)
+            if (job is None or job.state is NativeState.ENDED) and pilot.over is None:
+                pilot.over = boot
+                # one that was pre-empted served well; one that never spoke would fail again
+                if pilot.began is None and not pilot.is_given_up and (job is None or job.word != "PREEMPTED"):
+                    self._not_before = boot + self._settings.pilot_cooldown
+                    self.trouble = f"pilot {pilot.id} ended before it came: {pilot.word}"
+
+    def remove(self, pilot: Pilot) -> None:
+        """It is over, and nobody asks for it any more."""
+        self.pilots.pop(pilot.tag, None)
+        remove_group(pilot.group)
+
+    def cancel(self, pilot: Pilot) -> None:
+        """Give up one that waits."""
+        if pilot.id and not pilot.is_given_up:
+            pilot.is_given_up = True
+            self._centre.order("cancel", [pilot.id])
+
+    def wake(self) -> float | None:
+        """When `tend` has something to do."""
+        return self._centre.wake(bool(self.pilots))
+
+    def facts(self) -> dict[str, Any]:
+        """For people."""
+        return {pilot.id: pilot.word for pilot in self.live}

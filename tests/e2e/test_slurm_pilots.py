@@ -1,0 +1,89 @@
+"""Pilots on a real Slurm: many small tasks through few native jobs, what they may see, and what becomes of tasks when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hq.model.states import Outcome, RunKind
+from tests.support.batchsite import BatchSite
+from tests.support.slurm import SlurmCluster, missing_for_slurm
+from tests.support.wait import until
+
+if missing_for_slurm():
+    pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmCluster]:
+    """Two nodes of 16 cores."""
+    with SlurmCluster() as made:
+        yield made
+
+
+@pytest.fixture
+def site(slurm: SlurmCluster, tmp_path: Path) -> Iterator[BatchSite]:
+    """An exec-server over it, with one or two pilots of four cores."""
+    made = BatchSite(tmp_path / "site", "slurm", slots=64, mode="pilot", pilot_slots=4, pilot_limit=2, pilot_idle=2.0, environment={"SLURM_CONF": str(slurm.conf)})
+    try:
+        yield made.up()
+    finally:
+        made.close()
+        slurm.run("scancel", "--name=hq-pilot-alpha", check=False)
+
+
+def test_many_short_tasks_go_through_two_pilots_and_each_runs_once(site: BatchSite, slurm: SlurmCluster) -> None:
+    keys = site.start_array("echo $HQ_ARRAY_INDEX >>count", 300)
+    wanted = set(keys)
+    site.upstream.until(lambda: wanted <= {report.key for report in site.upstream.reports if report.kind is RunKind.ENDED}, "300 tasks", 100)
+    assert {report.outcome for report in site.upstream.reports if report.key in wanted and report.kind is RunKind.ENDED} == {Outcome.OK}
+    assert sorted(map(int, (site.work / "count").read_text().split())) == list(range(300))
+    assert len(slurm.run("squeue", "-h", "-t", "all", "--name=hq-pilot-alpha").splitlines()) == 2
+
+
+def test_a_pilot_runs_tasks_as_any_host_and_shows_no_key(site: BatchSite, slurm: SlurmCluster) -> None:
+    env = site.user.seal(b"SECRET=opensesame\0PATH=/usr/bin:/bin\0")
+    ok, bad, late, long = site.upstream.start(
+        site.spec("echo $SECRET $HQ_HOST $HQ_TASK_ID", env=env), site.spec("exit 7"), site.spec("sleep 60", time_limit=1.0, grace=1.0), site.spec("sleep 60")
+    )
+    assert site.upstream.ended(ok, 40).outcome is Outcome.OK
+    assert "(pilot)" in site.upstream.ended(ok).reason or "(pilot)" in site.upstream.started(ok).reason
+    assert site.said(ok.job) == f"opensesame alpha {ok.job}\n".encode()
+    assert site.upstream.ended(bad).exit_code == 7
+    assert site.upstream.ended(late).outcome is Outcome.TIMEOUT
+    shown = slurm.run("scontrol", "show", "job", "-dd")
+    for path in [each for each in site.home.rglob("pilots/alpha/*/*") if each.is_file()]:
+        assert path.stat().st_mode & 0o077 == 0 or path.name == "native.out"
+        if path.name == "bootstrap.json":
+            assert site.user.seal_key not in shown
+    site.upstream.stop(long)
+    assert site.upstream.ended(long).outcome is Outcome.CANCELLED
+    until(lambda: not slurm.run("squeue", "-h", "--name=hq-pilot-alpha"), 40, "the idle pilot to end")
+
+
+def test_what_does_not_fit_into_a_pilot_is_a_job_of_its_own(site: BatchSite) -> None:
+    report = site.run("true", slots=5, timeout=40)
+    assert report.outcome is Outcome.OK and "(pilot)" not in report.reason
+
+
+def test_tasks_of_a_pilot_that_is_shot_are_lost_and_told_so(site: BatchSite, slurm: SlurmCluster) -> None:
+    (key,) = site.upstream.start(site.spec("sleep 100"))
+    site.upstream.started(key)
+    slurm.run("scancel", "--signal=KILL", "--full", "--name=hq-pilot-alpha")
+    report = site.upstream.ended(key, 40)
+    assert report.outcome is Outcome.LOST and "its pilot, job" in report.reason
+    assert site.run("true", timeout=40).outcome is Outcome.OK
+
+
+def test_an_exec_server_that_dies_finds_its_pilots_again(site: BatchSite) -> None:
+    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; sleep 3") for number in range(3)))
+    for key in keys:
+        site.upstream.started(key)
+    os.kill(site.worker_pid(), signal.SIGKILL)
+    reports = [site.upstream.ended(key, 60) for key in keys]
+    assert [report.outcome for report in reports] == [Outcome.OK] * 3, reports
+    assert sorted((site.work / "count").read_text().split()) == ["0", "1", "2"]
