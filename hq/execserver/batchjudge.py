@@ -27,9 +27,10 @@ def judge_exit(words: dict[str, Any], job: NativeJob | None, where: str) -> Verd
     """The runner's own words; where it was told to end, the batch system says why."""
     outcome = Outcome(words["outcome"])
     reason = str(words.get("reason", ""))
-    if words.get("told") and outcome is Outcome.CANCELLED:
+    if words.get("told") and outcome in (Outcome.CANCELLED, Outcome.FAILED):
         native = job if job is not None and job.state is NativeState.ENDED else None
-        outcome, reason = native_cause(native, where) or (Outcome.CANCELLED, f"it was ended at {where}")
+        otherwise = (outcome, f"it was ended at {where}" if outcome is Outcome.CANCELLED else reason)
+        outcome, reason = native_cause(native, where) or otherwise
     cause = None if outcome is Outcome.OK else (outcome, reason)
     return Verdict(cause, words.get("exit_code"), words.get("signal"), words.get("max_rss"), words.get("cpu"), words.get("at"))
 

@@ -47,6 +47,7 @@ _PASSED_ON = frozenset({1, 2, 3, 10, 12, 14, 18, 20, 21, 22, 28, *_BACK})
 _SET = _PASSED_ON | {signal.SIGTERM, signal.SIGCHLD}
 LOOK_EVERY = 1.0
 FIRST_LOOK = 0.2
+FELLED_WITHIN = 1.0  # seconds in which a TERM for us explains one for the run
 #: Names of variables of batch systems: the submitter's own say nothing about this job.
 NATIVE = ("SLURM", "PBS_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "TMPDIR", "NCPUS", "OMP_NUM_THREADS")
 #: The exit status of a runner that found that the attempt has begun before.
@@ -109,10 +110,15 @@ class NodeRun:
                 events += [MemorySeen(seen.key, seen.memory) for seen in self._backend.look() if seen.memory]
             wake = self._step(events, now)
             if self._last is not None:
-                return self._last, self._told
+                return self._last, self._told or self._was_felled(self._last)
             until = min(each for each in (wake, next_look, now.boot + LEFTOVER_POLL if self._backend.is_watching_leftovers else None) if each is not None)
             got = signal.sigtimedwait(_SET, max(0.0, until - clock.now().boot))
             events = self._heard(got.si_signo) if got is not None else []
+
+    def _was_felled(self, report: RunReport) -> bool:
+        """Whether the end may be the batch system's doing: it signals all processes, and the run's may have died of it before us."""
+        is_like_it = report.signal in (signal.SIGTERM, signal.SIGKILL) or report.exit_code in (143, 137)
+        return is_like_it and signal.sigtimedwait({signal.SIGTERM}, FELLED_WITHIN) is not None
 
     def _heard(self, number: int) -> list[Event]:
         if number == signal.SIGTERM:
