@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench.core_rows import CORE_ROWS
 from tests.bench.lines import Line
+from tests.bench.pilot import PILOT_ROWS
 from tests.bench.rows import ROWS
 
 RESULTS = Path("bench/results.json")
@@ -40,7 +41,7 @@ def show(line: Line) -> None:
 
 def main() -> None:
     """The command."""
-    rows = {**ROWS, **CORE_ROWS}
+    rows = {**ROWS, **CORE_ROWS, **PILOT_ROWS}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join(rows), help=f"which: {', '.join(rows)}")
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,26 +1,24 @@
-"""Short tasks through pilots on a real Slurm, and as many separate sbatch jobs as it takes to know their rate. As root.
-
-    python -m tests.bench.pilot [TASKS]
-"""
+"""Short tasks through pilots on a real Slurm, and as many separate sbatch jobs as it takes to know their rate. As root."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hq.model.states import Outcome, RunKind
+from tests.bench.lines import Line
 from tests.support.batchsite import BatchSite
-from tests.support.slurm import SlurmCluster
+from tests.support.slurm import SlurmCluster, missing_for_slurm
 from tests.support.wait import until
 
 TASKS = 2000
 SINGLE = 150
 
 
-def main(tasks: int = TASKS) -> float:
-    """Measure and print one row. Returns how many times faster pilots are."""
+def measure(tasks: int = TASKS) -> tuple[float, float]:
+    """Tasks a second through two pilots of four cores, and as separate sbatch jobs of the same Slurm."""
     with SlurmCluster() as slurm, tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         for _ in range(SINGLE):
@@ -48,9 +46,20 @@ def main(tasks: int = TASKS) -> float:
             rate = tasks / (time.monotonic() - began)
         finally:
             site.close()
-    print(f"pilot: {tasks} x /bin/true {rate:.0f}/s; separate sbatch jobs {single:.1f}/s; {rate / single:.1f} times")
-    return rate / single
+    return rate, single
 
 
-if __name__ == "__main__":
-    raise SystemExit(0 if main(*map(int, sys.argv[1:2])) >= 10 else 1)
+def pilot(repeats: int, count: int) -> list[Line]:
+    """The row of `make bench`; measured once, for Slurm alone takes long enough."""
+    if missing_for_slurm():
+        return []
+    tasks = min(count, TASKS)
+    rate, single = measure(tasks)
+    return [
+        Line("pilot", f"{tasks} x /bin/true through 2 pilots of 4 cores", rate, "tasks/s", "10 x separate sbatch jobs", rate >= 10 * single),
+        Line("pilot", f"{SINGLE} separate sbatch jobs on the same Slurm", single, "jobs/s"),
+        Line("pilot", "pilots against separate jobs", rate / single, "times", ">= 10", rate >= 10 * single),
+    ]
+
+
+PILOT_ROWS: dict[str, Callable[[int, int], list[Line]]] = {"pilot": pilot}
