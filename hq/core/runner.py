@@ -121,6 +121,7 @@ class Runner:
     def _on_ordered(self, event: Ordered, now: Moment, out: RunnerStep) -> None:
         key = event.order.key
         if self.is_known(key):
+            self._on_granted(event, now, out)
             return
         latest = self._fence.latest(key.task)
         if key.attempt < latest:
@@ -139,9 +140,8 @@ class Runner:
         else:
             self.queue.add(run)
 
-    def _on_granted(self, event: Granted, now: Moment, out: RunnerStep) -> None:
-        run = self.runs.get(event.order.key)
-        if run is not None:
+    def _on_granted(self, event: Granted | Ordered, now: Moment, out: RunnerStep) -> None:
+        if (run := self.runs.get(event.order.key)) is not None and not event.order.is_ahead:
             self.queue.grant(run, event.order)
 
     def _on_refused(self, event: OrderRefused, now: Moment, out: RunnerStep) -> None:

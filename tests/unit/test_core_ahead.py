@@ -6,9 +6,12 @@ import pytest
 
 from hq.core import ahead
 from hq.core.events import HostSwitched, LinkChanged, RunsReported, StopRuns, UserServerCame
+from hq.core.runner import Runner
+from hq.core.runner_events import Ordered, Spawn
+from hq.kernel.clock import Now
 from hq.model.ids import AttemptKey, TaskKey
-from hq.model.job import Wishes
-from hq.model.runs import RETURNED, RunReport
+from hq.model.job import JobSpec, Wishes
+from hq.model.runs import RETURNED, RunReport, StartOrder
 from hq.model.states import LinkState, Outcome, RunKind, TaskState
 from tests.support.coreworld import World, host
 
@@ -98,3 +101,11 @@ def test_another_user_who_comes_before_stops_the_refill(world: World) -> None:
     world.step(UserServerCame(user="bob"))
     world.step(ended(world, AttemptKey(1, 2, 1), 0.125, AttemptKey(*queued(world)[0], 1)))
     assert len(queued(world)) == before - 1
+
+
+def test_an_order_and_its_grant_may_come_in_one_step() -> None:
+    runner = Runner(1)
+    spec = JobSpec(instance="i", user="alice", key="k", name="", argv=(b"true",))
+    first, again = StartOrder(1, -1, 1, (), is_ahead=True), StartOrder(1, -1, 1, (0,))
+    step = runner.step([Ordered(first, spec), Ordered(again, spec)], Now(0.0, 0.0))
+    assert [action.order for action in step.actions if isinstance(action, Spawn)] == [again]
