@@ -137,6 +137,8 @@ def _send(server: UserServer, asker: Asker, prepared: Prepared, *, is_again: boo
 
 def _kept(server: UserServer, prepared: Prepared, problem: Problem) -> Message:
     """hq-server cannot take it now: it is kept here, and the user is told where and why."""
+    if not server.spool.is_known:
+        return problem
     try:
         path = server.spool.keep(prepared.message(set()), server.now)
     except (OSError, HqError) as error:

@@ -79,9 +79,19 @@ class SubmissionSpool:
         """When `tick` has something to do (CLOCK_BOOTTIME)."""
         return self._try_at if self._waiting and self._sent is None and self.upstream.is_up else None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether hq-server has ever let this user's user-server in on this machine: before that nobody says that it ever will."""
+        return os.path.exists(self.directory + ".known")
+
     def came_back(self) -> None:
         """hq-server let us in: do not wait."""
         self._try_at = 0.0
+        if not self.is_known:
+            try:
+                os.close(os.open(self.directory + ".known", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            except OSError as error:
+                self._log.warning("%s.known cannot be written, submissions are not kept while hq-server is away: %s", self.directory, error)
 
     def facts(self) -> str:
         """In words, for the status."""

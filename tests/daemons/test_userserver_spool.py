@@ -110,6 +110,16 @@ def test_a_dry_run_and_a_refusal_are_not_kept(rig: Rig, tmp_path: Path) -> None:
     assert not list((tmp_path / "spool").iterdir())
 
 
+def test_for_a_hq_server_that_never_let_anybody_in_nothing_is_kept(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, [host("n1")])
+    client = rig.client()
+    client.send(ask("k"))
+    rig.move(8.0)
+    (answer,) = client.answers()
+    assert isinstance(answer, Problem)
+    assert not list((tmp_path / "spool").iterdir())
+
+
 def test_without_room_on_the_disk_it_says_that_nothing_was_submitted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> str:
         raise OSError(28, "No space left on device")
