@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ENVIRONMENT = Path("bench/venv")
+ENVIRONMENT = Path("bench/venv").resolve()
 _HYPERQUEUE = '''
 import sys, time
 from hyperqueue import Job, LocalCluster
@@ -76,7 +76,7 @@ def hyperqueue(count: int) -> float | None:
         (ENVIRONMENT / "ready").touch()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
         done = subprocess.run(
-            [str(python), "-c", _HYPERQUEUE, str(count), where], cwd=where if python.is_absolute() else None, capture_output=True, text=True,
+            [str(python), "-c", _HYPERQUEUE, str(count), where], cwd=where, capture_output=True, text=True,
             timeout=600, check=False,
         )  # fmt: skip
     rates = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("rate ")]
