@@ -14,6 +14,7 @@ CONNECT_WITHIN = 3.0  # seconds that an address has for a connection: one withou
 ANSWER_WITHIN = 10.0  # seconds that it has after that for its welcome
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between rounds over all addresses
 REFUSED_PAUSE = 30.0
+SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT = 0.05, 600.0  # seconds; what a welcome says beyond the longest is not taken
 KNOCK_EVERY = 0.2  # seconds between looks whether the connection is up
 
 
@@ -51,10 +52,11 @@ class Dialer:
     def welcomed(self, heartbeat: float, now: Now) -> None:
         """The user-server let us in."""
         self.is_linked = True
-        self.heartbeat = heartbeat
+        if 0 < heartbeat <= LONGEST_HEARTBEAT:  # nonsense (NaN too) must not make us wait for ever, nor spin
+            self.heartbeat = max(heartbeat, SHORTEST_HEARTBEAT)
         self._round = 0
-        self._deadline = now.boot + 3 * heartbeat
-        self._next_beat = now.boot + heartbeat
+        self._deadline = now.boot + 3 * self.heartbeat
+        self._next_beat = now.boot + self.heartbeat
 
     def refused(self, reason: str, now: Now) -> None:
         """The user-server does not want us: try again later."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: How often the moment is written down (seconds).
 WRITE_EVERY = 5.0
+LONGEST_LEASE = 366 * 86400.0
 
 
 def end_of_lease(server: ExecServer, now: Now) -> list[Event]:
@@ -54,7 +55,7 @@ class Lease:
 
     def given(self, seconds: float, now: Now) -> None:
         """A welcome told the lease."""
-        if seconds > 0 and seconds != self.seconds:
+        if 0 < seconds < LONGEST_LEASE and seconds != self.seconds:
             self.seconds = seconds
             self._write(now)
 
