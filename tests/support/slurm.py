@@ -101,12 +101,24 @@ class SlurmCluster:
         for name in ("slurmctld", *(f"slurmd.{node}" for node in self.names), "munged"):
             self.stop(name)
         # a slurmstepd outlives its slurmd on purpose: those of this cluster, and their jobs
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == str(self.conf):
-                    for each in [*process.children(recursive=True), process]:
-                        each.send_signal(signal.SIGKILL)
+        until(lambda: not self._kill_steps(), 10, "end of the last steps")
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def _kill_steps(self) -> int:
+        """Kill what runs in this cluster's name; how many there were. A new one may be just being made."""
+        found = 0
+        for process in psutil.process_iter():
+            mine: list[psutil.Process] = []
+            with suppress(psutil.Error, OSError):
+                # it writes its title over its environment, which psutil then cannot read
+                environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+                if process.name() == "slurmstepd" and process.status() != psutil.STATUS_ZOMBIE and str(self.base).encode() in environment:
+                    mine = [*process.children(recursive=True), process]
+            found += len(mine)
+            for each in mine:
+                with suppress(psutil.Error):
+                    each.send_signal(signal.SIGKILL)
+        return found
 
     def start_controller(self) -> None:
         """Start slurmctld; returns when it answers."""
