@@ -44,12 +44,6 @@ def _instance(text: str) -> str:
     return text
 
 
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false", "yes", "no"):
-        raise InputError(f"'{text}' is neither true nor false")
-    return text.lower() in ("true", "yes")
-
-
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
         raise InputError(f"'{text}' is not a port: a number from 0 to 65535")
@@ -69,16 +63,6 @@ def _seconds(text: str) -> float:
         return parse_seconds(text)
 
 
-def _factor(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1000:
-        raise InputError(f"'{text}' is not a number from 0 to 1000")
-    return value
-
-
 def _level(text: str) -> str:
     if text.upper() not in LEVELS:
         raise InputError(f"'{text}' is not a log level: {', '.join(LEVELS)}")
@@ -94,13 +78,6 @@ OPTIONS = (
     Option("lease", "120", _seconds, "After how long a silence a host is lost to its user: what may be run again is, elsewhere."),
     Option("probe_interval", "60", _seconds, "How often hq-server looks whether hosts can be reached."),
     Option("probe_timeout", "3", _seconds, "How long it waits for a host to answer."),
-    Option("load_interval", "30", _seconds, "How often exec-servers tell load and memory of their machines."),
-    Option("load_factor", "1.1", _factor, "Nothing is placed on a host whose load per slot would be higher; 0: load does not count."),
-    Option("keep_loads", "7d", _seconds, "How long samples of load stay in the database."),
-    Option("database_retry", "30", _seconds, "Longest pause between two attempts to reach the database while it is away."),
-    Option("user_server_idle", "15m", _seconds, "After how long without jobs or commands a user-server stops by itself."),
-    Option("starts_at_once", "8", _count, "How many exec-servers one user-server starts at the same time."),
-    Option("allow_root", "false", _truth, "Whether jobs may run as root. Each submission says --allow-root as well."),
     Option("log_level", "INFO", _level, "What is written to the log: DEBUG, INFO, WARNING or ERROR."),
     Option("log_size", "10M", parse_bytes, "At which size the log is rotated."),
     Option("log_files", "5", _count, "How many old logs are kept."),
@@ -119,13 +96,6 @@ class ServerConfig:
     lease: float
     probe_interval: float
     probe_timeout: float
-    load_interval: float
-    load_factor: float
-    keep_loads: float
-    database_retry: float
-    user_server_idle: float
-    starts_at_once: int
-    allow_root: bool
     log_level: str
     log_size: int
     log_files: int

@@ -41,7 +41,7 @@ class _Site(Site):
         options = self.etc / "hq.yaml"
         text = options.read_text()
         if "# chaos" not in text:
-            options.write_text(f"{text}\n# chaos\nheartbeat: {HEARTBEAT}\nlease: {LEASE}\nload_factor: 0\ndatabase_retry: 2\nlog_level: INFO\n")
+            options.write_text(f"{text}\n# chaos\nheartbeat: {HEARTBEAT}\nlease: {LEASE}\nlog_level: INFO\n")
         super().start_server()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,22 @@ def test_the_sample_with_every_option_uncommented_says_the_defaults() -> None:
     assert parse(everything) == parse("instance: site-0123abcd") == parse(text)
 
 
+def test_every_option_is_used_by_somebody() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "hq").rglob("*.py") if path.name != "config.py")
+    assert [option.name for option in config.OPTIONS if not re.search(rf"\b(?:config|read)\.{option.name}\b", code)] == []
+
+
 def test_values_are_read() -> None:
-    got = parse("instance: a-1\nport: 0\nlease: 5m\nkeep_loads: 1-00:00:00\nheartbeat: 0.25\nlog_size: 2M\nallow_root: yes\nlog_level: debug\nload_factor: 0\nvar: /var/lib/hq\n")
-    assert (got.port, got.lease, got.keep_loads, got.heartbeat, got.log_size) == (0, 300.0, 86400.0, 0.25, 2 << 20)
-    assert (got.allow_root, got.log_level, got.load_factor, got.var, got.etc) == (True, "DEBUG", 0.0, "/var/lib/hq", "/srv/hq/etc")
+    got = parse("instance: a-1\nport: 0\nlease: 5m\nprobe_interval: 1-00:00:00\nheartbeat: 0.25\nlog_size: 2M\nlog_level: debug\nvar: /var/lib/hq\n")
+    assert (got.port, got.lease, got.probe_interval, got.heartbeat, got.log_size) == (0, 300.0, 86400.0, 0.25, 2 << 20)
+    assert (got.log_level, got.var, got.etc) == ("DEBUG", "/var/lib/hq", "/srv/hq/etc")
     assert parse("instance: a-1").var == "/srv/hq/var"
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [("hartbeat: 3", "did you mean 'heartbeat'"), ("port: 70000", "port"), ("port: ten", "port"), ("heartbeat: -1", "heartbeat"), ("heartbeat: nan", "heartbeat"),
-     ("lease: never", "lease"), ("allow_root: 2", "neither true nor false"), ("log_level: LOUD", "DEBUG"), ("load_factor: x", "number"), ("log_files: -2", "number"),
+     ("lease: never", "lease"), ("log_level: LOUD", "DEBUG"), ("log_files: -2", "number"),
      ("port: [1]", "one value"), ("instance: again", "twice"), ("log_size: big", "size"), ("port: ''", "port"), ("lease: 3", "three heartbeats")],
 )  # fmt: skip
 def test_a_bad_option_is_named_with_its_line(line: str, what: str) -> None:
