@@ -98,7 +98,8 @@ def test_without_the_handler_no_connection_comes_about(opened: list) -> None:
     opened.append(closed)
     client = dial(opened, closed)
     monitor = client._socket.get_monitor_socket()
-    opened.append(Closing(lambda: client._socket.disable_monitor()))
+    # in this order: to stop a monitor whose other end is closed already may wait for ever
+    opened.extend((monitor, Closing(client._socket.disable_monitor)))
     failed = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_DISCONNECTED)
     seen: set[int] = set()
 
