@@ -12,7 +12,7 @@ from hq.core.reports import finish, order_stop_of, wait_again
 from hq.core.selecting import NO_SUCH_JOB, named_indices, named_jobs, passes, unknown_names
 from hq.core.state import State
 from hq.errors import HqError, InputError, NotAllowedError, RefusedError
-from hq.model.ids import AttemptKey
+from hq.model.ids import PLAIN, AttemptKey
 from hq.model.job import TaskRecord
 from hq.model.states import LinkState, Outcome, TaskState
 
@@ -156,10 +156,17 @@ def _hold_whole(state: State, job: LiveJob) -> tuple[bool, str]:
     if not count:
         return False, "nothing of it waits, and only what waits can be held"
     state.save_job(job, job.record.with_wishes(is_held=True))
+    _note_untouched(state, job, "held")
     for task in waiting:
         state.move(job, replace(task, state=TaskState.HELD, since=state.now))
     state.requeue_entry(job)
     return True, f"held, {job.placed:,} tasks run on" if job.placed else "held"
+
+
+def _note_untouched(state: State, job: LiveJob, reason: str) -> None:
+    """The history of tasks that have no row yet is their job's: one line for all of them."""
+    if job.untouched:
+        state.changes.events.append((state.now, job.id, PLAIN, 0, job.untouched_state.value, "", reason))
 
 
 def _release_whole(state: State, job: LiveJob) -> tuple[bool, str]:
@@ -168,6 +175,7 @@ def _release_whole(state: State, job: LiveJob) -> tuple[bool, str]:
         return False, "is not held"
     if job.record.wishes.is_held:
         state.save_job(job, job.record.with_wishes(is_held=False))
+        _note_untouched(state, job, "released")
     for task in held:
         state.move(job, replace(task, state=TaskState.WAITING, since=state.now))
     state.requeue_entry(job)

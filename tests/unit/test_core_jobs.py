@@ -164,6 +164,8 @@ def test_hold_and_release_of_a_job() -> None:
     world.cluster.present.add("alice")
     world.act("release", str(second))
     assert [order.job for _, order in world.starts] == [second]
+    told = [state for _, job, _, _, state, _, _ in world.events if job == second]
+    assert told == ["waiting", "held", "waiting", "starting"], "the history tells each state, also of a task that has no row yet"
 
 
 def test_what_comes_back_to_a_held_job_is_held() -> None:
