@@ -164,7 +164,7 @@ def test_hold_and_release_of_a_job() -> None:
     world.cluster.present.add("alice")
     world.act("release", str(second))
     assert [order.job for _, order in world.starts] == [second]
-    told = [state for _, job, _, _, state, _, _ in world.events if job == second]
+    told = [state for _, job, _, _, state, _, _ in world.book.events if job == second]
     assert told == ["waiting", "held", "waiting", "starting"], "the history tells each state, also of a task that has no row yet"
 
 
