@@ -2,6 +2,7 @@
 # make demo       a whole hq on this machine, shown as a user sees it
 # make check      style, types, import rules
 # make test       all tests; as root it installs Debian packages that they need
+# make explore    the properties of the cores with new random questions, ten rounds
 # make test-mysql the database tests on MySQL 8, in Docker by testcontainers
 # make chaos      faults of all kinds under load, then every task is accounted for: make chaos SEED=1 FAULTS=100 TASKS=5000 (as root)
 # make bench      how fast hq is on this machine, beside its references; ROWS=array,latency chooses
@@ -83,6 +84,9 @@ test-tools:
 	    echo "installing$$missing for the tests"; \
 	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	else echo "not here, so some tests cannot run:$$missing"; fi
+
+explore: $(VENV)/installed-test
+	for round in 1 2 3 4 5 6 7 8 9 10; do HQ_TEST_PROFILE=explore $(PYTEST) -q tests/property || exit 1; done
 
 test-mysql: $(VENV)/installed-mysql
 	$(PYTEST) tests/mysql

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile("hq", deadline=None, print_blob=True)
-settings.load_profile("hq")
+# `make test` asks the same questions each time, so that it fails for what was changed; `make explore` asks new ones
+settings.register_profile("hq", deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True, derandomize=False)
+settings.load_profile(os.environ.get("HQ_TEST_PROFILE", "hq"))
 
 
 @pytest.fixture(autouse=True)
