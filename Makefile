@@ -20,7 +20,7 @@ PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --disable-pip-version-ch
 INSTALL := install --config-settings editable_mode=compat
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all demo bench check test test-tools test-mysql chaos clean
+.PHONY: all demo bench explore check test test-tools test-mysql chaos clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed .hqrc
