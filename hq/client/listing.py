@@ -78,6 +78,26 @@ def groups(call: Call, words: list[str]) -> int:
     return 0
 
 
+def audit(call: Call, words: list[str]) -> int:
+    """List what was done about the caller."""
+    if words and not (words[0].isascii() and words[0].isdigit() and len(words[0]) < 7):
+        raise UsageError(f"audit {words[0]}: a number of rows is expected")
+    rows = call.session.ask({"type": "audit.query", "limit": int(words[0]) if words else 100})["rows"]
+    if call.is_json:
+        print_json({"schema": "hq.audit.1", "rows": rows})
+    elif not rows:
+        print("nothing was done about you")
+    else:
+        import time
+
+        print_table(
+            ("when", "who", "as", "did", "to", "detail"),
+            [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"])), *(row[name] for name in ("actor", "role", "action", "target", "detail")))
+             for row in rows],
+        )  # fmt: skip
+    return 0
+
+
 def hosts(call: Call, words: list[str]) -> int:
     """List hosts."""
     rows = call.session.ask({"type": "host.query"})["rows"]

@@ -119,6 +119,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("groups", "", "your groups, with jobs by state", "listing:groups", (JSON, QUIET), most=0, aliases="lsgroups"),
     Verb("group", "GROUP", "one group, with its jobs by state", "listing:groups", (JSON, QUIET), least=1, most=1, aliases="lagroup"),
     Verb("find", "TEXT", "jobs with TEXT in name, command, group or note", "listing:find", (STATE, SINCE, *LIST), least=1, aliases="findjobs"),
+    Verb("audit", "[N]", "what was done about you, your jobs and keys, and by whom (the last 100)", "listing:audit", (JSON,), most=1),
     Verb("hosts", "", "the hosts of the cluster, and how yours there stand", "listing:hosts", (JSON, QUIET), most=0),
     Verb("lswjobs", "[N|all]", "waiting jobs", "listing:by_state", LIST, most=1, fixed={"states": ["waiting", "held"]}),
     Verb("lspjobs", "[N|all]", "starting jobs (the 'pending' of hQ)", "listing:by_state", LIST, most=1, fixed={"states": ["starting"]}),

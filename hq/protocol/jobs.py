@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
+from hq.model.changes import AuditRecord
 from hq.model.job import DEFAULT_GRACE, DEFAULT_OUTPUT_LIMIT, SignedSpec, Wishes
 from hq.model.rows import GroupRow, JobCounts, Moment, Row
 from hq.model.selection import Selection
@@ -211,6 +212,21 @@ class GroupRows(Message, frozen=True, kw_only=True, tag="group.rows"):
 
     sent_by: ClassVar = DOWN | USER
     rows: tuple[GroupRow, ...]
+
+
+class AuditQuery(Message, frozen=True, kw_only=True, tag="audit.query"):
+    """What was done about the caller and his jobs and keys, by whom; the latest first."""
+
+    sent_by: ClassVar = CLIENT | USER
+    answered_by: ClassVar = ("audit.rows", "problem")
+    limit: int = 100
+
+
+class AuditRows(Message, frozen=True, kw_only=True, tag="audit.rows"):
+    """Answer to audit.query."""
+
+    sent_by: ClassVar = DOWN | USER
+    rows: tuple[AuditRecord, ...]
 
 
 class LogRead(Message, frozen=True, kw_only=True, tag="log.read"):

@@ -19,6 +19,8 @@ from hq.model.states import TaskState
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.jobs import (
+    AuditQuery,
+    AuditRows,
     GroupQuery,
     GroupRows,
     JobExplain,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from hq.server.daemon import Server
 
 MAX_ROWS = 1_000_000
+MAX_AUDIT = 10_000
 
 
 def unknown(text: str, user: str | None) -> RefusedError:
@@ -201,6 +204,16 @@ def groups(server: Server, request: Request, message: GroupQuery) -> None:
     server.when_settled(request, settled)
 
 
+def audit(server: Server, request: Request, message: AuditQuery) -> None:
+    """What was done about the caller and what is his, by whom."""
+    user, limit = request.caller.user, max(1, min(message.limit, MAX_AUDIT))
+
+    def settled() -> None:
+        server.ask(request, lambda: queries.audit_rows(server.store.engine, user, limit), lambda rows: request.reply(AuditRows(rows=tuple(rows))))
+
+    server.when_settled(request, settled)
+
+
 def locate(server: Server, request: Request, message: LogLocate) -> None:
     """Where the output of an own task is. Administrators get no output, so they are not told either (the role may not ask)."""
 
@@ -216,5 +229,5 @@ def locate(server: Server, request: Request, message: LogLocate) -> None:
 
 
 HANDLERS: dict[type[Message], Any] = {
-    JobQuery: query, JobShow: show, JobExplain: why, HostQuery: hosts, GroupQuery: groups, LogLocate: locate,
+    JobQuery: query, JobShow: show, JobExplain: why, HostQuery: hosts, GroupQuery: groups, AuditQuery: audit, LogLocate: locate,
 }  # fmt: skip

@@ -18,6 +18,7 @@ from hq.model.states import LinkState, TaskState
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.jobs import (
+    AuditQuery,
     GroupQuery,
     JobAct,
     JobActed,
@@ -276,6 +277,7 @@ HANDLERS: dict[type[Message], Callable[[UserServer, Asker, Any], None]] = {
     JobExplain: _explain,
     JobWatch: _watch,
     GroupQuery: _forward,
+    AuditQuery: _forward,
     HostQuery: _forward,
     HostCheck: _check,
     LogRead: _read_log,

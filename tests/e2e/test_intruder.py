@@ -108,3 +108,7 @@ def test_what_an_administrator_does_to_her_job_is_in_her_audit(site: Site) -> No
     site.admin("cancel", job).ok()
     assert site.row("alice", job)["outcome"] == "cancelled"
     assert any(job in line and "olga" in line for line in site.admin("audit").ok().out.splitlines())
+    hers = site.client("alice", "audit", "--json").ok().json["rows"]
+    assert any((row["actor"], row["action"], row["owner"]) == ("olga", "cancel", "alice") and job in row["target"] for row in hers), hers
+    site.submit("bob", "true")
+    assert all(row["owner"] == "bob" for row in site.client("bob", "audit", "--json").ok().json["rows"])

@@ -14,12 +14,15 @@ import pytest
 
 from hq.client import commands
 from hq.client.verbs import BY_NAME, VERBS
+from hq.model.changes import AuditRecord
 from hq.model.ids import TaskKey
 from hq.model.rows import GroupRow, JobCounts, Moment
 from hq.model.selection import Selection
 from hq.protocol.base import Message, Problem
 from hq.protocol.jobs import (
     ActResult,
+    AuditQuery,
+    AuditRows,
     GroupQuery,
     GroupRows,
     JobAct,
@@ -65,6 +68,9 @@ def answers(message: Message) -> list[Message | None]:
             return [JobProgress(jobs=(JobCounts(id=12, tasks={"finished:ok": 1}, is_finished=True, exit_code=0),), is_done=True)]
         case GroupQuery():
             return [GroupRows(rows=(GroupRow(group="g", jobs=2, tasks={"finished:ok": 3, "running": 1}),))]
+        case AuditQuery():
+            record = AuditRecord(at=1_700_000_001.0, actor="olga", role="admin", action="cancel", owner="alice", target="12")
+            return [AuditRows(rows=(record,) * message.limit)]
         case HostQuery():
             return [HostRows(rows=(host(), host(name="node2", reachable=None, load1=None, memory=None, memory_free=None)))]
         case PeerAsk():
@@ -207,7 +213,7 @@ def test_rows_as_json_have_the_documented_schema(here: Stage, capsys: pytest.Cap
 @pytest.mark.parametrize(
     "argv, schema, key",
     [
-        (["groups"], "hq.groups.1", "rows"), (["hosts"], "hq.hosts.1", "rows"), (["job", "12"], "hq.job.1", "history"),
+        (["groups"], "hq.groups.1", "rows"), (["hosts"], "hq.hosts.1", "rows"), (["audit", "3"], "hq.audit.1", "rows"), (["job", "12"], "hq.job.1", "history"),
         (["why", "12"], "hq.why.1", "sentences"), (["info"], "hq.facts.1", "facts"), (["status"], "hq.facts.1", "facts"),
         (["cancel", "12"], "hq.acted.1", "results"), (["wait", "12"], "hq.wait.1", "exit_code"), (["ping"], "hq.ping.1", "milliseconds"),
     ],
