@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from hq.client.entry import say
+from hq.client.options import signal_number
 from hq.client.selecting import select_named
 from hq.client.wire import selection_dict
 from hq.errors import UsageError
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 
 def act(call: Call, words: list[str], **more: Any) -> int:
@@ -82,19 +83,3 @@ def signal(call: Call, words: list[str]) -> int:
     if name is None:
         raise UsageError("which signal? for instance hq-client signal 12 USR1, or by number: hq-client signal -s 10 12")
     return act(call, words, signal=signal_number(name))
-
-
-def signal_number(text: str) -> int:
-    """The number of `TERM`, `SIGTERM` or `15`. Raises UsageError."""
-    import signal as signals
-
-    from hq.client.options import nearest
-
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= 64:
-        return int(text)
-    name = "SIG" + text.upper().removeprefix("SIG")
-    try:
-        return int(signals.Signals[name])
-    except KeyError:
-        known = [each.name.removeprefix("SIG") for each in signals.Signals]
-        raise UsageError(f"there is no signal '{text}'{nearest(text.upper(), known)}") from None

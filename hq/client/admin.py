@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import hq
-from hq.client.connect import UnixLink, checked
+from hq.client.connect import checked
 from hq.client.entry import run
+from hq.client.links import UnixLink
 from hq.client.options import COMMON, Option, help_text, parse
 from hq.client.output import ROWS_SCHEMA, print_json, print_table
 from hq.errors import HqError, NotAllowedError, SecurityError, UnavailableError, UsageError

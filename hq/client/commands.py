@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 
-from hq.client.connect import Session
+from hq.client.call import Call
 from hq.client.entry import run
 from hq.client.options import help_text, nearest, parse
 from hq.client.verbs import BY_NAME, VERBS, Verb
@@ -14,37 +13,8 @@ from hq.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
 PROGRAM = "hq-client"
-
-
-class Call:
-    """One call of a verb: its options, the session (opened when it is first used), the clock."""
-
-    def __init__(self, verb: Verb, values: dict[str, Any], *, now: Callable[[], float] = time.time) -> None:
-        self.verb = verb
-        self.values = values
-        self.now = now
-        self.may_start = True
-        self._session: Session | None = None
-
-    @property
-    def session(self) -> Session:
-        """The conversation with the user-server."""
-        if self._session is None:
-            self._session = Session.open(self.values.get("etc"), may_start=self.may_start)
-        return self._session
-
-    @property
-    def is_json(self) -> bool:
-        """Whether JSON is asked for."""
-        return bool(self.values.get("json"))
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether only ids are asked for."""
-        return bool(self.values.get("quiet"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 
 def completion(call: Call, words: list[str]) -> int:

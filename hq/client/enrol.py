@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import socket
 
-from hq.client.connect import UnixLink, checked
+from hq.client.connect import checked
+from hq.client.links import UnixLink
 from hq.errors import RefusedError, UnavailableError, UsageError
 from hq.kernel.files import make_private_dir, read_secret, write_secret
 from hq.kernel.places import ClientConfig, find_etc, hq_home, keys_dir, read_client_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 
 def enrol(call: Call, words: list[str]) -> int:

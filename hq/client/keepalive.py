@@ -11,7 +11,7 @@ from hq.kernel.places import find_etc, read_client_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 ORDERS = {"on": "--install-keepalive", "off": "--remove-keepalive", "status": "--keepalive-status"}
 

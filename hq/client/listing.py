@@ -12,7 +12,7 @@ from hq.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hq.client.commands import Call
+    from hq.client.call import Call
     from hq.model.selection import Selection
 
 #: Rows of a listing without --limit.

@@ -183,6 +183,20 @@ def seconds(text: str) -> float:
     return parse_seconds(text)
 
 
+def signal_number(text: str) -> int:
+    """The number of `TERM`, `SIGTERM` or `15`. Raises UsageError."""
+    import signal as signals
+
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 64:
+        return int(text)
+    name = "SIG" + text.upper().removeprefix("SIG")
+    try:
+        return int(signals.Signals[name])
+    except KeyError:
+        known = [each.name.removeprefix("SIG") for each in signals.Signals]
+        raise UsageError(f"there is no signal '{text}'{nearest(text.upper(), known)}") from None
+
+
 def utf8(text: str) -> str:
     """A converter for texts that are stored as text, so must be UTF-8."""
     try:

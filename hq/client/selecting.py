@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hq.client.commands import Call
+    from hq.client.call import Call
     from hq.client.connect import Session
 
 

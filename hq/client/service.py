@@ -9,7 +9,7 @@ from hq.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 #: A host check logs in and tries every way back; each step has its own deadline.
 CHECK_TIMEOUT = 180.0

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 #: Seconds before each attempt to go on following after the user-server went away.
 PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0)

@@ -10,13 +10,13 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from hq.client.connect import dial_unix, is_this_machine, read_access
+from hq.client.links import dial_unix, is_this_machine, read_access
 from hq.errors import UnavailableError
 from hq.kernel.files import make_private_dir
 from hq.model.runs import RUN_VARIABLES
 
 if TYPE_CHECKING:
-    from hq.client.connect import Link
+    from hq.client.links import Link
     from hq.kernel.places import ClientConfig
 
 #: The user-server answers `-d` when it is up; longer than this is a hang.

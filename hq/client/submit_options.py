@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hq.client.options import COMMON, Option, seconds, size, utf8, whole_number, words_between_commas
+from hq.client.options import COMMON, Option, seconds, signal_number, size, utf8, whole_number, words_between_commas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ def exit_codes(text: str) -> list[int]:
 
 def early_signal(text: str) -> tuple[int, float]:
     """Read `USR1@120`: the signal's number, and seconds. Raises UsageError or InputError."""
-    from hq.client.acting import signal_number
-
     name, at, before = text.partition("@")
     return signal_number(name), seconds(before) if at else 60.0
 

@@ -6,7 +6,7 @@ import base64
 import os
 import sys
 
-from hq.client.connect import dial_unix, is_this_machine, read_access
+from hq.client.links import dial_unix, is_this_machine, read_access
 from hq.client.spawn import start, user_server_argv
 from hq.errors import HqError, UnavailableError
 from hq.kernel.files import make_private_dir
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hq.client.commands import Call
+    from hq.client.call import Call
 
 ANSWER_WITHIN = 30.0
 

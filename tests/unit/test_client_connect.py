@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hq.client import commands, connect, spawn, submit
-from hq.client.connect import UnixLink, dial_unix, is_this_machine, read_access
+from hq.client.links import UnixLink, dial_unix, is_this_machine, read_access
 from hq.client.remote import dial_remote
 from hq.errors import RemoteError, SecurityError, UnavailableError
 from hq.kernel.keys import make_curve_pair
