@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hq.client import commands, connect, spawn, submit
+from hq.client import commands, connect, links, spawn, submit
 from hq.client.links import UnixLink, dial_unix, is_this_machine, read_access
 from hq.client.remote import dial_remote
 from hq.errors import RemoteError, SecurityError, UnavailableError
@@ -118,7 +118,7 @@ def test_a_directory_that_others_may_enter_is_not_trusted(here: Stage) -> None:
 
 def test_a_listener_of_another_user_is_not_trusted(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     with here.serve() as server:
-        monkeypatch.setattr(connect, "check_private", lambda directory: None)
+        monkeypatch.setattr(links, "check_private", lambda directory: None)
         monkeypatch.setattr("os.geteuid", lambda: 12345)
         with pytest.raises(SecurityError, match="served by uid"):
             dial_unix(server.path)
