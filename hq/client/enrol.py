@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from hq.client.connect import checked
 from hq.client.links import UnixLink
-from hq.errors import RefusedError, UnavailableError, UsageError
+from hq.errors import RefusedError, UnavailableError
 from hq.kernel.files import make_private_dir, read_secret, write_secret
 from hq.kernel.places import ClientConfig, find_etc, hq_home, keys_dir, read_client_config
+from hq.kernel.proofs import ssh_proof_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +29,9 @@ def enrol(call: Call, words: list[str]) -> int:
     if token is not None:
         folder = make_private_dir(os.path.join(hq_home(), config.instance))
         write_secret(os.path.join(folder, "token"), token)
-        facts = call.session.ask({"type": "peer.ask", "what": "info"})["facts"]
-        print(f"your user-server has the token now; it is {facts.get('server', 'up')}")
+        # something that only hq-server can answer: by that the user-server gets its key registered, or says why not
+        call.session.ask({"type": "host.query"})
+        print("hq-server knows your key")
         return 0
     public, sign_public = call.values.get("public"), call.values.get("sign_public", "")
     if public is None:
@@ -39,9 +42,10 @@ def enrol(call: Call, words: list[str]) -> int:
             public, sign_public = own_keys(config.instance)
     if public is None:
         raise UnavailableError("your user-server is up, but has made no key: see its log")
-    if len(public) != 40:
-        raise UsageError("option --public: a public key has 40 characters")
-    answer = ask_server(config, public, sign_public or "")
+    # it imports ZeroMQ, which costs other commands too much
+    from hq.kernel.keys import public_from_text
+
+    answer = ask_server(config, public_from_text(public), sign_public or "")
     print(f"the key is registered for {answer}")
     return 0
 
@@ -57,11 +61,10 @@ def own_keys(instance: str) -> tuple[str | None, str]:
 def ask_server(config: ClientConfig, public: str, sign_public: str) -> str:
     """Register at the server's Unix socket; the user's name by the server's word. Raises RefusedError."""
     if not os.path.exists(config.enrol_socket):
-        server = config.server.removeprefix("tcp://").rpartition(":")[0]
-        raise RefusedError(
-            f"hq-server's socket {config.enrol_socket} is not on this machine; register from here by\n"
-            f"ssh {server} hq-client enrol --public '{public}' --sign-public {sign_public or 'KEY'}"
-        )
+        from hq.kernel.keys import public_in_hex
+
+        command = ssh_proof_command(config, os.path.abspath(sys.argv[0]), public_in_hex(public), sign_public or "KEY")
+        raise RefusedError(f"hq-server's socket {config.enrol_socket} is not on this machine; register from here by\n{command}")
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     link = UnixLink(connected)
     try:

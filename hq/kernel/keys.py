@@ -6,14 +6,16 @@ libsodium by PyNaCl and pyzmq does the work; this module only fixes the formats.
 from __future__ import annotations
 
 import hashlib
+import struct
 
 import zmq
 from nacl.exceptions import BadSignatureError, CryptoError
 from nacl.secret import SecretBox
 from nacl.signing import SigningKey, VerifyKey
 from nacl.utils import random as random_bytes
+from zmq.utils import z85
 
-from hq.errors import SecurityError
+from hq.errors import SecurityError, UsageError
 
 _NONCE = SecretBox.NONCE_SIZE
 
@@ -22,6 +24,22 @@ def make_curve_pair() -> tuple[str, str]:
     """A new CURVE key pair: public and secret, 40 characters of Z85 each."""
     public, secret = zmq.curve_keypair()
     return public.decode(), secret.decode()
+
+
+def public_in_hex(public: str) -> str:
+    """A CURVE public key for a command line: Z85 is full of what shells take for their own."""
+    return z85.decode(public.encode("ascii")).hex()
+
+
+def public_from_text(text: str) -> str:
+    """A CURVE public key as it is sent, from Z85 or hex. Raises UsageError."""
+    try:
+        public = z85.encode(bytes.fromhex(text)).decode() if len(text) == 64 else text
+        if len(z85.decode(public.encode("ascii"))) == 32:
+            return public
+    except (ValueError, KeyError, struct.error):
+        pass
+    raise UsageError("a public key has 64 hexadecimal digits (or 40 characters of Z85)")
 
 
 def make_sign_pair() -> tuple[str, str]:

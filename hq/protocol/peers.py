@@ -192,7 +192,7 @@ class KeyRegister(Message, frozen=True, kw_only=True, tag="key.register"):
 
 
 class KeyChallenged(Message, frozen=True, kw_only=True, tag="key.challenged"):
-    """Prove the claim: write `nonce` into the file `path` of your own home, mode 0600, and send key.enrol again."""
+    """Prove the claim: make the file of `nonce` (hq.kernel.proofs) in your own home, where hq-server sees it as `path`; then send key.enrol again."""
 
     sent_by: ClassVar = DOWN
     path: str

@@ -1,7 +1,7 @@
 """Registering keys: who proves what, and how. The proof is made here; the core only notes the key.
 
 Proofs: `peercred` (the Unix socket of hq-server's machine), `token` (of `hq-admin adduser`), `nonce file` (in the user's own
-~/.hq, read by a child process with a deadline: a home on a hanging file server must not stop hq-server).
+home, judged by its owner, read by a child process with a deadline: a home on a hanging file server must not stop hq-server).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hq.core.events import KeyEnrolled
 from hq.errors import HqError, InputError, NotAllowedError, RefusedError, RemoteError
 from hq.kernel.files import filesystem_type
+from hq.kernel.proofs import nonce_file_name, nonce_file_text
 from hq.model.user import KeyRecord, Role, UserRecord
 from hq.protocol.base import Message
 from hq.protocol.peers import KeyChallenged, KeyEnrol
@@ -37,28 +38,45 @@ MAX_PENDING = 1000
 #: Roles that can be enrolled. Exec-servers are known to their user-server, clients too.
 ROLES = frozenset({Role.USER_SERVER, Role.ADMIN})
 
-# Runs in a child: the file must be a plain one of the user, with one name and closed to writing by others, and is never followed.
+#: How the child ends where hq-server's account may not go.
+CLOSED = 3
+# Runs in a child. O_PATH, for a home that may be passed through but not listed. Who can write into the home could put a file there that its
+# owner wrote for something else; the file itself is never followed, is plain, has one name and is closed to writing by others.
 _READER = """
 import os, stat, sys
-path, uid = sys.argv[1], int(sys.argv[2])
-fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+home, name, uid = sys.argv[1], sys.argv[2], int(sys.argv[3])
+try:
+    folder = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    found = os.fstat(folder)
+    if found.st_uid not in (0, uid): sys.exit("%s belongs to user id %d" % (home, found.st_uid))
+    if found.st_mode & 0o022: sys.exit("others may write into it (chmod go-w %s)" % home)
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+except PermissionError:
+    sys.exit(3)
+except OSError as error:
+    sys.exit(error.strerror)
 found = os.fstat(fd)
 if not stat.S_ISREG(found.st_mode): sys.exit("it is no plain file")
 if found.st_nlink != 1: sys.exit("it has several names")
 if found.st_uid != uid: sys.exit("it belongs to user id %d" % found.st_uid)
 if found.st_mode & 0o022: sys.exit("others may write it")
-sys.stdout.write(os.read(fd, 256).decode("ascii", "replace").strip())
+sys.stdout.write(os.read(fd, 1024).decode("ascii", "replace"))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A nonce that somebody was asked to write. `until` is CLOCK_BOOTTIME."""
+    """A nonce that somebody was asked to write into `home`. `until` is CLOCK_BOOTTIME."""
 
     nonce: str
-    path: str
+    home: str
     uid: int
     until: float
+
+    @property
+    def path(self) -> str:
+        """Where the file is looked for."""
+        return os.path.join(self.home, nonce_file_name(self.nonce))
 
 
 class Enrolment:
@@ -79,9 +97,10 @@ class Enrolment:
             raise RefusedError(
                 f"hq-server's machine has no account {user}, so no file of his can prove the key: ask the owner for a token (hq-admin adduser {user})"
             ) from None
-        nonce = secrets.token_hex(32)
-        path = os.path.join(account.pw_dir, ".hq", self.instance, f"enrol-{nonce[:8]}")
-        found = Challenge(nonce, path, account.pw_uid, now + NONCE_LIFE)
+        if account.pw_uid in (0, _overflow_uid()):
+            # on file systems that map users or trust root, a file of these proves nothing
+            raise NotAllowedError(f"keys of {user} are enrolled on hq-server's own machine, or by a token ('hq-admin adduser {user}')")
+        found = Challenge(secrets.token_hex(32), account.pw_dir, account.pw_uid, now + NONCE_LIFE)
         self._pending[(key, user)] = found
         return found
 
@@ -95,13 +114,22 @@ class Enrolment:
         self._pending = {name: found for name, found in self._pending.items() if found.until > now}
 
 
-def read_nonce(path: str, uid: int) -> str:
+def _overflow_uid() -> int:
+    """The user id that stands for everybody who has none here."""
+    with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        return int(file.read())
+
+
+def read_nonce_file(home: str, name: str, uid: int) -> str:
     """What stands in a nonce file of the user. Blocks up to `READ_DEADLINE` seconds. Raises RefusedError with the reason."""
-    argv = [sys.executable, "-I", "-S", "-c", _READER, path, str(uid)]
+    argv = [sys.executable, "-I", "-S", "-c", _READER, home, name, str(uid)]
+    path = os.path.join(home, name)
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=READ_DEADLINE, check=False, close_fds=True, env={})
     except subprocess.TimeoutExpired:
         raise RefusedError(f"{path} could not be read on hq-server's machine within {READ_DEADLINE:.0f} s") from None
+    if done.returncode == CLOSED:
+        raise RefusedError(f"{home} is closed to the account of hq-server ({pwd.getpwuid(os.geteuid()).pw_name}), so no file in it can prove the key")
     if done.returncode:
         reason = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason"]
         raise RefusedError(f"{path} does not prove the key on hq-server's machine: {reason[0]}")
@@ -173,9 +201,6 @@ def take_message(server: Server, request: Request, message: KeyEnrol) -> None:
             raise NotAllowedError("the token is not good (any more): ask the owner for another ('hq-admin adduser')")
         _register(server, request, message, message.user, "token")
         return
-    if message.user == "root":
-        # on file systems that map or trust root, a file of root's proves nothing
-        raise NotAllowedError("root's keys are enrolled on hq-server's own machine, or by a token")
     challenge = server.enrolment.take(message.public, message.user, server.now.boot)
     if challenge is None:
         new = server.enrolment.challenge(message.public, message.user, server.now.boot)
@@ -184,13 +209,13 @@ def take_message(server: Server, request: Request, message: KeyEnrol) -> None:
     found = challenge
 
     def take(text: str) -> None:
-        if not hmac.compare_digest(text.encode(), found.nonce.encode()):
-            raise NotAllowedError(f"{found.path} does not hold the nonce: the key is not registered")
+        if not hmac.compare_digest(text.encode(), nonce_file_text(server.enrolment.instance, message.public, found.nonce).encode()):
+            raise NotAllowedError(f"{found.path} does not hold the nonce for this key: it is not registered")
         _check(server, message, message.user)
-        kind = filesystem_type(os.path.dirname(found.path))
+        kind = filesystem_type(found.home)
         _register(server, request, message, message.user, f"nonce file{f' on {kind}' if kind else ''}")
 
-    server.ask(request, lambda: read_nonce(found.path, found.uid), take)
+    server.ask(request, lambda: read_nonce_file(found.home, nonce_file_name(found.nonce), found.uid), take)
 
 
 def take_line(server: Server, line: EnrolLine) -> None:

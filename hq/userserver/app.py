@@ -19,16 +19,17 @@ from hq.kernel.backends import read_backends
 from hq.kernel.clock import Clock, SystemClock
 from hq.kernel.detach import Starting, detach
 from hq.kernel.files import Lock, is_network_filesystem, lock_file, make_private_dir
-from hq.kernel.keys import Sealer, Signer
+from hq.kernel.keys import Sealer, Signer, public_in_hex
 from hq.kernel.log import Log, open_log
 from hq.kernel.loop import Loop, ThreadBackground
 from hq.kernel.places import ClientConfig, find_etc, hq_home, keys_dir, read_client_config, user_run_dir
+from hq.kernel.proofs import ssh_proof_command
 from hq.kernel.zmqbus import ZmqClient, ZmqServer
 from hq.protocol.base import PROTOCOL
 from hq.protocol.peers import PeerHello
 from hq.userserver.access import AccessFile
 from hq.userserver.door import Door
-from hq.userserver.enrol import KeyEnroller, own_dirs
+from hq.userserver.enrol import KeyEnroller
 from hq.userserver.execs import ExecLinks
 from hq.userserver.hosts import HostMemory, Routes
 from hq.userserver.keepalive import Keepalive, carry_out
@@ -148,7 +149,8 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     routes = Routes(port.port, config.userserver)
     name = routes.name
     enroller = KeyEnroller(
-        keyring=keyring, user=user, enrol_socket=config.enrol_socket, homes=own_dirs(hq_home(), config.instance),
+        keyring=keyring, user=user, instance=config.instance, enrol_socket=config.enrol_socket, home=pwd.getpwuid(uid).pw_dir,
+        ssh_command=ssh_proof_command(config, program("hq-client"), public_in_hex(keyring.public), keyring.sign_public),
         token_places=(os.environ.get("HQ_TOKEN_FILE", ""), os.path.join(hq_home(), config.instance, "token")),
         background=background, log=log.category("keys"),
     )  # fmt: skip

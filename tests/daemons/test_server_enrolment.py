@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hq.errors import RefusedError
+from hq.kernel.proofs import nonce_file_text
 from hq.model.user import Role
 from hq.protocol.base import Message, Problem
 from hq.protocol.codec import decode_line, encode_line
@@ -22,6 +23,8 @@ from hq.server.enrolsocket import EnrolSocket
 from tests.support.serverroom import Room
 
 KEY = "fresh-key".ljust(40, "0")
+#: Whose files prove a key: root's prove nothing, so as root it is somebody else.
+OWNER = os.getuid() or 4711
 
 
 @pytest.fixture
@@ -34,12 +37,13 @@ def room(tmp_path: Path) -> Iterator[Room]:
 
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Makes alice's account: her home, and this process's user id, so that files made here are hers."""
+    """Makes alice's account: a home and a user id, to which `write` gives what it makes."""
 
     def make(uid: int | None = None) -> Path:
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
-        entry = pwd.struct_passwd(("alice", "x", os.getuid() if uid is None else uid, 0, "", str(home), "/bin/sh"))
+        os.chown(home, OWNER, -1)
+        entry = pwd.struct_passwd(("alice", "x", OWNER if uid is None else uid, 0, "", str(home), "/bin/sh"))
 
         def by_name(name: str) -> Any:
             if name != "alice":
@@ -60,22 +64,21 @@ def answer_challenge(room: Room, make: Callable[[Path, str], None]) -> Message:
     """Ask, let `make(path, nonce)` answer, and ask again."""
     client = room.client("fresh-key")
     asked = client.ask(enrol(), KeyChallenged)
-    path = Path(asked.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make(path, asked.nonce)
+    make(Path(asked.path), nonce_file_text(room.server.instance, client.key, asked.nonce))
     return client.answers(enrol())[0]
 
 
 def write(path: Path, text: str) -> None:
-    path.write_text(text + "\n")
-    path.chmod(0o600)
+    path.write_text(text)
+    path.chmod(0o644)
+    os.chown(path, OWNER, -1)
 
 
 def test_a_nonce_in_the_users_own_home_proves_the_key(room: Room, account: Callable[..., Path]) -> None:
     home = account()
     answer = answer_challenge(room, write)
     assert isinstance(answer, KeyEnrolled) and answer.user == "alice" and answer.proof.startswith("nonce file")
-    assert str(home) in str(enrolment.Enrolment("x").challenge(KEY, "alice", 0.0).path)
+    assert Path(enrolment.Enrolment("x").challenge(KEY, "alice", 0.0).path).parent == home
     record = room.store.load().keys
     assert [(key.user, key.role) for key in record if key.public == KEY] == [("alice", Role.USER_SERVER)]
     assert any(KEY in str(cells[5]) for cells in room.admin("audit", "alice").rows)
@@ -83,25 +86,32 @@ def test_a_nonce_in_the_users_own_home_proves_the_key(room: Room, account: Calla
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("link", "does not prove"), ("several names", "several names"), ("wrong", "does not hold"), ("open", "others may write"), ("missing", "does not prove"), ("pipe", "no plain file")],
+    [("link", "does not prove"), ("several names", "several names"), ("wrong", "does not hold"), ("open", "others may write it"), ("missing", "No such file"), ("pipe", "no plain file"),
+     ("open home", "others may write into it"), ("another key", "does not hold"), ("another instance", "does not hold")],
 )
 def test_a_file_that_is_not_plainly_the_users_proves_nothing(room: Room, account: Callable[..., Path], name: str, reason: str) -> None:
-    account()
+    home = account()
 
-    def make(path: Path, nonce: str) -> None:
+    def make(path: Path, text: str) -> None:
         other = path.with_name("other")
         if name == "missing":
             return
         if name == "pipe":
             os.mkfifo(path)
             return
-        write(other if name == "link" else path, "0" * 64 if name == "wrong" else nonce)
+        vouched = {
+            "wrong": "0" * 64, "another key": text.replace(room.client("fresh-key").key, "k" * 40), "another instance": text.replace(room.server.instance, "b-0"),
+        }.get(name, text)  # fmt: skip
+        assert vouched != text or name not in ("another key", "another instance")
+        write(other if name == "link" else path, vouched)
         if name == "link":
             path.symlink_to(other)
         elif name == "several names":
             os.link(path, other)
         elif name == "open":
             path.chmod(0o666)
+        elif name == "open home":
+            home.chmod(0o777)
 
     answer = answer_challenge(room, make)
     assert isinstance(answer, Problem) and reason in answer.text
@@ -109,11 +119,17 @@ def test_a_file_that_is_not_plainly_the_users_proves_nothing(room: Room, account
 
 
 def test_a_file_of_somebody_else_proves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "nonce"
-    write(path, "n")
-    assert enrolment.read_nonce(str(path), os.getuid()) == "n"
+    os.chown(tmp_path, 0 if os.getuid() == 0 else OWNER, -1)
+    write(tmp_path / "nonce", "n")
+    assert enrolment.read_nonce_file(str(tmp_path), "nonce", OWNER) == "n"
     with pytest.raises(RefusedError, match="belongs to user id"):
-        enrolment.read_nonce(str(path), os.getuid() + 1)
+        enrolment.read_nonce_file(str(tmp_path), "nonce", OWNER + 1)
+
+
+@pytest.mark.parametrize("uid", [0, 65534])
+def test_for_accounts_that_file_systems_map_others_to_a_file_proves_nothing(room: Room, account: Callable[..., Path], uid: int) -> None:
+    account(uid)
+    assert "own machine, or by a token" in room.client("fresh-key").refused(enrol())
 
 
 def test_a_challenge_counts_once_and_not_for_ever(room: Room, account: Callable[..., Path]) -> None:

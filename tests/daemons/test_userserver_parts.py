@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hq.errors import InputError, RefusedError, RemoteError, SecurityError, UnavailableError
+from hq.kernel.proofs import forget_nonce_files, nonce_file_text, write_nonce_file
 from hq.model.selection import Selection
 from hq.model.user import Role
 from hq.protocol.base import Problem
@@ -19,7 +20,7 @@ from hq.protocol.jobs import JobQuery, JobRequest
 from hq.protocol.peers import KeyChallenged, KeyEnrol, KeyEnrolled, PeerAsk, PeerFacts, PeerHello
 from hq.userserver.app import main
 from hq.userserver.blobs import BlobCache
-from hq.userserver.enrol import check_nonce_path, enrol_by_socket, read_token, write_nonce
+from hq.userserver.enrol import enrol_by_socket, read_token
 from hq.userserver.hosts import HostMemory, Routes, source_address
 from hq.userserver.keepalive import Keepalive, Ran, Site, Way, carry_out, choose
 from hq.userserver.keyring import ExecKeys, load_keyring
@@ -56,6 +57,8 @@ def test_each_host_has_a_key_of_its_own_that_is_known_again(tmp_path: Path) -> N
     with pytest.raises(RefusedError):
         keys.of("../evil")
 
+NONCE = "0123456789abcdef" * 4
+
 
 # --- enrolment ------------------------------------------------------------------------------------------------------
 
@@ -68,10 +71,11 @@ def test_a_stranger_enrols_by_a_nonce_file(tmp_path: Path) -> None:
     rig.tick()
     request, enrol = rig.take_request(KeyEnrol)
     assert (enrol.user, enrol.public, enrol.role, enrol.sign_public) == ("alice", rig.keyring.public, Role.USER_SERVER, rig.keyring.sign_public)
-    path = rig.home / INSTANCE / "enrol-1234"
-    rig.reply(request, KeyChallenged(path=str(path), nonce="n0nce"))
+    path = rig.home / f".hq-enrol-{NONCE[:8]}"
+    rig.reply(request, KeyChallenged(path="/home/of/alice/over/there", nonce=NONCE))
     rig.tick()
-    assert path.read_text() == "n0nce" and mode_of(path) == 0o600
+    # its owner is the proof: hq-server's account must be able to read it
+    assert path.read_text() == nonce_file_text(INSTANCE, rig.keyring.public, NONCE) and mode_of(path) == 0o644
     rig.reply(rig.take_request(KeyEnrol)[0], KeyEnrolled(user="alice", role=Role.USER_SERVER, proof="nonce file"))
     rig.tick()
     assert not path.exists()
@@ -94,6 +98,7 @@ def test_a_token_is_the_last_way_and_a_refusal_is_verbatim(tmp_path: Path) -> No
     assert enrol.token == "secret-token"
     rig.reply(request, Problem(text="alice is not a user of this instance: ask its owner"))
     rig.tick()
+    assert not token.exists(), "it counts once"
     (problem,) = client.answers()
     assert isinstance(problem, Problem)
     assert problem.text == "hq-server's machine has no account alice; alice is not a user of this instance: ask its owner"
@@ -102,21 +107,55 @@ def test_a_token_is_the_last_way_and_a_refusal_is_verbatim(tmp_path: Path) -> No
     assert rig.server_got(PeerHello), "the user may have been added meanwhile: it is tried again for him"
 
 
-@pytest.mark.parametrize("path", ["/etc/cron.d/enrol-1", "HOME/../enrol-1", "HOME/authorized_keys", "HOME/keys/enrol-1/x", "enrol-1"])
-def test_no_other_file_is_written_for_a_server(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("nonce", ["", "../../.ssh/rc", f"/{NONCE[1:]}", NONCE[:8], NONCE + "\n", f"{NONCE[:-1]}."])
+def test_no_other_file_is_written_for_a_server(tmp_path: Path, nonce: str) -> None:
     with pytest.raises(RemoteError):
-        check_nonce_path(path.replace("HOME", str(tmp_path)), (str(tmp_path),))
-    assert check_nonce_path(f"{tmp_path}/enrol-1", (str(tmp_path),))
+        write_nonce_file(str(tmp_path), INSTANCE, "key", nonce)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_nonce_file_says_holds_for_one_instance_and_one_key_only(tmp_path: Path) -> None:
+    """A server that hands on the challenge of another server gets a file that is worth nothing there."""
+    texts = {nonce_file_text(instance, key, NONCE) for instance in ("a-0", "b-0") for key in ("k" * 40, "l" * 40)}
+    assert len(texts) == 4
 
 
 def test_a_nonce_file_follows_no_link_and_overwrites_nothing(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    (tmp_path / "enrol-1").symlink_to(tmp_path / "other")
-    (tmp_path / "enrol-2").write_text("mine")
-    for name in ("enrol-1", "enrol-2"):
+    first, second = "1" * 64, "2" * 64
+    (tmp_path / ".hq-enrol-11111111").symlink_to(tmp_path / "other")
+    (tmp_path / ".hq-enrol-22222222").write_text("mine")
+    for nonce in (first, second):
         with pytest.raises(UnavailableError):
-            write_nonce(str(tmp_path / name), "n")
-    assert not (tmp_path / "other").exists() and (tmp_path / "enrol-2").read_text() == "mine"
+            write_nonce_file(str(tmp_path), INSTANCE, "key", nonce)
+    assert not (tmp_path / "other").exists() and (tmp_path / ".hq-enrol-22222222").read_text() == "mine"
+
+
+def test_only_old_nonce_files_of_our_own_are_cleared_away(tmp_path: Path) -> None:
+    old, new = (Path(write_nonce_file(str(tmp_path), INSTANCE, "key", digit * 64)) for digit in "12")
+    (tmp_path / ".hq-enrol-33333333").symlink_to(tmp_path / "other")
+    (tmp_path / "other").write_text("mine")
+    os.utime(old, (0, 0))
+    os.utime(tmp_path / "other", (0, 0))
+    forget_nonce_files(str(tmp_path), 1000.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, ".hq-enrol-33333333", "other"]
+
+
+def test_where_no_file_can_prove_it_the_refusal_says_what_can(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    client = rig.client()
+    rig.ask(client, JobQuery(selection=Selection(is_all=True)))
+    rig.reply(rig.take_request(PeerHello)[0], STRANGER)
+    rig.tick()
+    rig.reply(rig.take_request(KeyEnrol)[0], KeyChallenged(path="/home/alice/x", nonce=NONCE))
+    rig.tick()
+    rig.reply(rig.take_request(KeyEnrol)[0], Problem(text="/home/alice is closed to the account of hq-server (olga)"))
+    rig.tick()
+    (problem,) = client.answers()
+    assert isinstance(problem, Problem)
+    first, *rest = problem.text.splitlines()
+    assert first == "/home/alice is closed to the account of hq-server (olga)"
+    assert "ssh SERVER hq-client enrol" in rest and "hq-client enrol --token TOKEN" in rest and "hq-admin adduser alice" in problem.text
+    assert not list(rig.home.glob(".hq-enrol-*"))
 
 
 def test_tokens_of_open_files_are_not_used(tmp_path: Path) -> None:
@@ -126,6 +165,8 @@ def test_tokens_of_open_files_are_not_used(tmp_path: Path) -> None:
     with pytest.raises(SecurityError):
         read_token(("", str(token)))
     assert read_token(("", str(tmp_path / "none"))) is None
+    token.chmod(0o600)
+    assert read_token(("", str(token))) == (str(token), "t")
 
 
 @pytest.mark.parametrize("answer", [KeyEnrolled(user="alice", role=Role.USER_SERVER, proof="peercred"), Problem(text="alice is not a user")])

@@ -158,7 +158,7 @@ class Rig:
                                ledger=LedgerFile(os.path.join(os.path.dirname(memory_path), "ledger"), self.log, now),
                                on_ended=lambda tasks: self.us.on_ended(tasks))  # fmt: skip
         self.enroller = KeyEnroller(
-            keyring=self.keyring, user="alice", enrol_socket="", homes=(str(self.home), str(self.home / INSTANCE)),
+            keyring=self.keyring, user="alice", enrol_socket="", instance=INSTANCE, home=str(self.home), ssh_command="ssh SERVER hq-client enrol",
             token_places=("", str(self.home / INSTANCE / "token")), background=self.background, log=self.log,
         )  # fmt: skip
         self.door = Door(self.log, uid, lambda sock: self.socket_uid)
