@@ -84,7 +84,8 @@ def fish() -> str:
     lines = ["# completion of hq-client and hq-submit for fish: hq-client completion fish | source"]
     for verb in VERBS:
         lines.append(f"complete -c hq-client -f -n __fish_use_subcommand -a {verb.name} -d {_quoted(verb.summary)}")
-        lines += [_fish_option("hq-client", option, f"-n '__fish_seen_subcommand_from {verb.name}' ") for option in verb.options]
+        names = " ".join((verb.name, *verb.aliases))
+        lines += [_fish_option("hq-client", option, f"-n '__fish_seen_subcommand_from {names}' ") for option in verb.options]
     lines += [_fish_option("hq-submit", option, "") for option in OPTIONS]
     return "\n".join(lines) + "\n"
 

@@ -218,6 +218,9 @@ def program(name: str) -> str:
 def keepalive_of(config: ClientConfig) -> Keepalive:
     """What keeps this user's user-server up."""
     command = [sys.executable, program("hq-user-server"), "--etc", config.etc]
+    if os.environ.get("HQ_HOME"):
+        # neither cron nor systemd knows it
+        command = ["/usr/bin/env", f"HQ_HOME={hq_home()}", *command]
     return Keepalive(config.instance, pwd.getpwuid(os.getuid()).pw_name, command, os.path.join(hq_home(), config.instance, "keepalive"))
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from hq.errors import HqError, RefusedError, UnavailableError
+from hq.kernel.files import make_private_dir
 
 TIMEOUT = 30.0
 
@@ -182,7 +183,7 @@ class Keepalive:
             raise UnavailableError(f"{self._unit_path()} cannot be written: {error.strerror}") from None
 
     def _write_note(self, way: Way) -> None:
-        os.makedirs(os.path.dirname(self._note_path), mode=0o700, exist_ok=True)
+        make_private_dir(os.path.dirname(self._note_path))
         with open(self._note_path, "w", encoding="utf-8") as file:
             file.write(f"{way.value} {os.uname().nodename}\n")
 

@@ -69,7 +69,7 @@ def test_a_closed_home_is_refused_with_advice_and_a_token_works_once(login: Logi
 
 def test_the_command_that_is_advised_proves_the_key_over_ssh(login: LoginMachine, hosts: Hosts) -> None:
     home_of("alice").chmod(0o700)
-    private = {"HQ_HOME": str(login.site.folder / "login-node1" / "alice" / "elsewhere")}
+    private = {"HQ_HOME": str(login.folder / "alice" / "elsewhere")}
     login.run("alice", "hq-client", "shutdown")
     refused = login.run("alice", "hq-submit", "--wait", "true", env=private)
     assert refused.rc == 1

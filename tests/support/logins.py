@@ -32,30 +32,46 @@ class LoginMachine:
         self._mounts: list[str] = []
 
     def __enter__(self) -> LoginMachine:
-        folder = self.site.folder / f"login-{self.name}"
+        folder = self.folder
         folder.mkdir()
         lines = (self.site.etc / "client.yaml").read_text().splitlines()
         told = {"server": f"tcp://{self.hosts.gateway}:{next(line for line in lines if line.startswith('server:')).rpartition(':')[2]}",
                 "enrol_socket": "/nowhere/enrol.sock"}  # fmt: skip
         text = "".join(f"{line.partition(':')[0]}: {told[line.partition(':')[0]]}\n" if line.partition(":")[0] in told else f"{line}\n" for line in lines)
         (folder / "client.yaml").write_text(text)
-        self._mount(folder / "client.yaml", self.site.etc / "client.yaml")
         for user in self.site.users:
             uid = pwd.getpwnam(user).pw_uid
-            own, place = folder / user, Path(f"/var/tmp/hq-{uid}")
-            for path in (own, place):
+            for path in (folder / user, Path(f"/var/tmp/hq-{uid}")):
                 path.mkdir(mode=0o700, exist_ok=True)
                 os.chown(path, uid, -1)
-            self._mount(own, place)
+        self.mount()
         return self
+
+    def mount(self) -> None:
+        """Put in place what is this machine's own; a reboot takes it away."""
+        self._mounts.clear()
+        self.put(self.folder / "client.yaml", self.site.etc / "client.yaml")
+        for user in self.site.users:
+            self.put(self.folder / user, Path(f"/var/tmp/hq-{pwd.getpwnam(user).pw_uid}"))
+
+    def reboot(self) -> None:
+        """Every process of the machine is gone at once, and its sshd comes up again."""
+        self.hosts.kill(self.name)
+        self.hosts.start(self.name)
+        self.mount()
+
+    @property
+    def folder(self) -> Path:
+        """What is on this machine's own disks."""
+        return self.site.folder / f"login-{self.name}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for user in self.site.users:
-            if (Path(self.site.folder) / f"login-{self.name}" / user / self.site.instance / "client.sock").exists():
+            if self.has_user_server(user):
                 self.run(user, "hq-client", "shutdown", "--hosts", timeout=30)
         for place in reversed(self._mounts):
             self.hosts.exec(self.name, ["umount", "-l", place])
-        shutil.rmtree(self.site.folder / f"login-{self.name}", ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def argv(self, user: str, *words: str) -> list[str]:
         """What runs a command of hq, or another, on this machine as a user."""
@@ -74,9 +90,12 @@ class LoginMachine:
 
     def has_user_server(self, user: str) -> bool:
         """Whether a user-server of his listens on this machine."""
-        return (self.site.folder / f"login-{self.name}" / user / self.site.instance / "client.sock").exists()
+        path = self.folder / user / self.site.instance / "client.sock"
+        with socket.socket(socket.AF_UNIX) as probe:
+            return path.exists() and probe.connect_ex(str(path)) == 0
 
-    def _mount(self, source: Path, target: Path) -> None:
+    def put(self, source: Path, target: Path) -> None:
+        """Let `target` be `source` on this machine."""
         done = self.hosts.exec(self.name, ["mount", "--bind", str(source), str(target)])
         assert done.returncode == 0, done.stderr
         self._mounts.append(str(target))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hq.client import commands, completion
+from hq.client import commands
 from hq.client.verbs import VERBS
 from tests.support.fakeuserserver import Stage, stage
 
@@ -45,18 +44,6 @@ def test_its_refusal_is_passed_on(here: Stage, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "bin" / "hq-user-server").write_text("import sys; sys.exit('this machine allows neither')")
     assert commands.main(["keepalive"]) == 1
     assert capsys.readouterr() == ("", "hq-client: this machine allows neither\n")
-
-
-def test_bash_completes_verbs_and_options(tmp_path: Path) -> None:
-    script = tmp_path / "completion"
-    script.write_text(completion.bash())
-    line = (
-        f". {script}; COMP_WORDS=(hq-client can); COMP_CWORD=1; _hq_client; echo ${{COMPREPLY[@]}}; "
-        "COMP_WORDS=(hq-client jobs --s); COMP_CWORD=2; _hq_client; echo ${COMPREPLY[@]}; "
-        "COMP_WORDS=(hq-submit --sl); COMP_CWORD=1; _hq_submit; echo ${COMPREPLY[@]}"
-    )
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["cancel", "--state --since", "--slots"], done.stderr
 
 
 def test_all_scripts_name_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
