@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Link(Protocol):
-        """A connection that carries messages as dicts."""
+        """A connection that carries messages as dicts. `is_pipeline`: requests may follow each other before the first one is answered."""
+
+        is_pipeline: bool
 
         def send(self, message: dict[str, Any]) -> None:
             """Hand over one message. Raises ConnectionError."""
@@ -40,6 +42,8 @@ ANSWER_TIMEOUT = 60.0
 
 class UnixLink:
     """JSON lines on the Unix socket of a user-server of our own uid."""
+
+    is_pipeline = True
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected

@@ -23,6 +23,8 @@ GONE_AFTER = 1.0
 class RemoteLink:
     """Messages as dicts over one CURVE connection; the other end's key is the one in the access file."""
 
+    is_pipeline = False
+
     def __init__(self, port: ZmqClient) -> None:
         self._port = port
         self._waiting: deque[dict[str, Any]] = deque()

@@ -25,7 +25,9 @@ START_TIMEOUT = 90.0
 
 def user_server_argv(etc: str) -> list[str]:
     """The argument list that starts the user-server of our own installation. Raises UnavailableError if it is not there."""
-    for folder in (os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable)):
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # a program of the user's own stands beside none of our commands; they are then where this package is run from
+    for folder in (os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable), os.path.join(os.path.dirname(package), "bin")):
         program = os.path.join(folder, "hq-user-server")
         if os.path.isfile(program):
             return [sys.executable, program, "-d", "--etc", etc]

@@ -10,6 +10,7 @@ from hq.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from hq.client.connect import Session
@@ -41,6 +42,17 @@ def exit_code_of(job: dict[str, Any]) -> int:
     return min(max(codes), 255)
 
 
+def ranges_of(ids: Iterable[int]) -> list[list[int]]:
+    """Ids as few ranges, first and last each."""
+    ranges: list[list[int]] = []
+    for id in sorted(ids):
+        if ranges and id == ranges[-1][1] + 1:
+            ranges[-1][1] = id
+        else:
+            ranges.append([id, id])
+    return ranges
+
+
 def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[int, dict[str, Any]]:
     """Watch until all selected jobs have finished; the last word about each. A lost connection is made again."""
     jobs: dict[int, dict[str, Any]] = {}
@@ -69,7 +81,7 @@ def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[i
                 time.sleep(pauses.pop(0))
             if jobs:
                 # `last` and `all` mean something else by now
-                selection = {"tasks": [[id, -1] for id in jobs]}
+                selection = {"ranges": ranges_of(jobs)}
     finally:
         display.close()
 

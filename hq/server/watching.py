@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hq.core.events import Progress, Unwatched, Watched
+from hq.core.selecting import NO_SUCH_JOB
 from hq.db import queries
 from hq.errors import HqError, InputError, RefusedError
+from hq.model.ids import PLAIN
 from hq.model.rows import JobCounts
 from hq.model.selection import Selection
 from hq.protocol.base import Message
@@ -29,75 +31,98 @@ def named_ids(selection: Selection) -> list[int]:
 
 
 def start(server: Server, request: Request, selection: Selection) -> None:
-    """Begin to watch. Jobs that are named and were over before come from the database, once."""
-    named_ids(selection)
-    server.when_settled(request, lambda: _look(server, request, selection, 0))
-
-
-def _look(server: Server, request: Request, selection: Selection, attempt: int) -> None:
-    user = request.caller.user
+    """Begin to watch. What of the named jobs the core does not tell of has ended, and comes from the database with the first word."""
     names = named_ids(selection)
-    live = {each for each in names if (job := server.cluster.job(each)) is not None and job.record.user == user}
-    gone = [each for each in names if each not in live]
-    singles = {key.job for key in selection.tasks}
-    narrowed = replace(selection, tasks=tuple(key for key in selection.tasks if key.job in live),
-                       ranges=tuple((each, each) for each in sorted(live - singles)))  # fmt: skip
-    if not gone:
-        _watch(server, request, selection, narrowed, (), attempt)
-        return
-
-    def take(found: dict[int, JobCounts]) -> None:
-        for each in gone:
-            if each not in found and each in singles:
-                raise RefusedError(f"there is no job {each} of yours")
-        ended = tuple(found[each] for each in gone if each in found)
-        if live or selection.is_all or selection.is_empty:
-            _watch(server, request, selection, narrowed, ended, attempt)
-        elif not ended:
-            raise RefusedError("there are no such jobs of yours")
-        else:
-            request.reply(JobProgress(jobs=ended, is_done=True))
-
-    server.ask(request, lambda: queries.ended_counts(server.store.engine, gone, user), take)
-
-
-def _watch(
-    server: Server, request: Request, asked: Selection, selection: Selection, ended: tuple[JobCounts, ...], attempt: int
-) -> None:
-    """Let the core tell about `selection`, the part of what was asked that is live. `ended` goes with its first word."""
     user = request.caller.user
-    session = server.sessions.at(user, request.peer)
-    live = {key.job for key in selection.tasks} | {each for each, _ in selection.ranges}
-    is_first = [True]
-    token: Request
+    for key in selection.tasks:
+        job = server.cluster.job(key.job)
+        if job is not None and job.record.user == user and key.index != PLAIN and not job.has(key.index):
+            raise RefusedError(f"{key}: {NO_SUCH_JOB}")
+    live = [each for each in names if (job := server.cluster.job(each)) is not None and job.record.user == user]
+    watch = _Watch(server, request, selection, names)
+    if live or not names or selection.is_all:
+        # by ranges: what ends before the step that begins the watch is no error
+        watch.begin(replace(selection, tasks=(), ranges=tuple((each, each) for each in live)))
+    else:
+        # an end that is under way must have reached the database
+        server.when_settled(request, watch.look)
 
-    def render(value: object) -> Message | None:
-        told = {counts.id for counts in value.jobs} if isinstance(value, Progress) else set()
-        if is_first and live - told and attempt < 3:
-            # one of them ended between the look and the step: now it stands in the database
-            _leave()
-            server.add(Unwatched(token))
-            server.when_settled(request, lambda: _look(server, request, asked, attempt + 1))
-            return None
+
+class _Watch:
+    """One watch on its way through the core: its first word waits for what the database knows of the jobs that have ended.
+
+    A job that the core's first word does not name ended in that step or before, so that the database knows it by then.
+    """
+
+    def __init__(self, server: Server, request: Request, selection: Selection, names: list[int]) -> None:
+        self._server = server
+        self._request = request
+        self._singles = {key.job for key in selection.tasks}
+        self._missing: list[int] | None = None  # not known before the first word
+        self._names = names
+        self._jobs: list[JobCounts] = []  # told while the database is asked
+        self._is_done = False
+        self._is_asking = False
+        self._session = server.sessions.at(request.caller.user, request.peer)
+        self._token = replace(request, render=self._render, takes_errors=True)
+
+    def begin(self, selection: Selection) -> None:
+        """Let the core tell about `selection`, the part of what was asked that is live."""
+        if self._session is not None:
+            self._session.watches.add(self._token)
+        self._server.add(Watched(token=self._token, user=self._request.caller.user, selection=selection))
+
+    def look(self) -> None:
+        """Nothing of it is live: the database tells all there is."""
+        self.take(Progress((), True))
+
+    def _render(self, value: object) -> Message | None:
         if isinstance(value, HqError):
-            _leave()
-            request.fail(value)
+            self._leave()
+            self._request.fail(value)
             return None
         assert isinstance(value, Progress)
-        jobs = (*(ended if is_first else ()), *value.jobs)
-        is_first.clear()
-        if value.is_done:
-            _leave()
-        return JobProgress(jobs=jobs, is_done=value.is_done)
+        return self.take(value)
 
-    def _leave() -> None:
-        if session is not None:
-            session.watches.discard(token)
+    def take(self, news: Progress) -> Message | None:
+        """The core's word. Returns what is to be told now."""
+        self._jobs += news.jobs
+        self._is_done = news.is_done
+        if self._missing is None:
+            told = {counts.id for counts in news.jobs}
+            self._missing = [each for each in self._names if each not in told]
+            if self._missing:
+                self._is_asking = True
+                engine, user, missing = self._server.store.engine, self._request.caller.user, self._missing
+                self._server.ask(replace(self._request, send=self._failed), lambda: queries.ended_counts(engine, missing, user), self._looked)
+        return None if self._is_asking else self._word()
 
-    token = replace(request, render=render, takes_errors=True)
-    if session is not None:
-        session.watches.add(token)
-    server.add(Watched(token=token, user=user, selection=selection))
+    def _looked(self, found: dict[int, JobCounts]) -> None:
+        assert self._missing is not None
+        self._is_asking = False
+        for each in self._missing:
+            if each not in found and each in self._singles:
+                raise RefusedError(f"there is no job {each} of yours")
+        if not found and not self._jobs and self._is_done:
+            raise RefusedError("there are no such jobs of yours")
+        self._jobs[:0] = [found[each] for each in self._missing if each in found]
+        self._request.reply(self._word())
+
+    def _word(self) -> Message:
+        if self._is_done:
+            self._leave()
+        # of a job that changed while the database was asked the latest word counts
+        jobs, self._jobs = {counts.id: counts for counts in self._jobs}, []
+        return JobProgress(jobs=tuple(jobs.values()), is_done=self._is_done)
+
+    def _failed(self, problem: Message) -> None:
+        self._leave()
+        self._server.add(Unwatched(self._token))
+        self._request.reply(problem)
+
+    def _leave(self) -> None:
+        if self._session is not None:
+            self._session.watches.discard(self._token)
 
 
 def stop(server: Server, request: Request, number: int) -> None:

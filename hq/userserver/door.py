@@ -1,7 +1,8 @@
 """The Unix socket of the user's own commands: JSON lines, one message a line, answered in order; nobody else gets in.
 
-Never blocks: each connection has its buffers, and one that does not read holds up nobody. It knows messages, not their meaning.
-All sockets hang on one epoll object, so that the daemon's loop watches a single descriptor.
+Never blocks: each connection has its buffers, and one that does not read holds up nobody. It knows messages, not their meaning:
+whoever makes it says which requests may be worked on while earlier ones of the same connection are not answered yet. All sockets
+hang on one epoll object, so that the daemon's loop watches a single descriptor.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 
 from hq.errors import RemoteError
@@ -23,6 +25,11 @@ MAX_LINE = MAX_FRAME
 ROOM = 1 << 20
 MAX_UNREAD = 2 * MAX_FRAME
 MAX_CONNECTIONS = 1000
+#: Requests of one connection that are worked on at once, and their bytes.
+MAX_TURNS = 512
+MAX_TURN_BYTES = 4 << 20
+#: Requests of one connection that `poll` hands out at once: a long pipeline holds up nobody.
+PER_POLL = 64
 _PIECE = 1 << 18
 
 
@@ -36,37 +43,102 @@ class _EndlessLineError(RemoteError):
     """Where the next line begins cannot be known any more."""
 
 
+class Turn:
+    """One request of a connection. As an Asker, it answers when all requests before it have been answered; until then its answers wait."""
+
+    __slots__ = ("_connection", "is_ended", "kept", "size")
+
+    def __init__(self, connection: Connection, size: int) -> None:
+        self._connection = connection
+        self.size = size
+        self.kept = bytearray()
+        self.is_ended = False
+
+    @property
+    def is_gone(self) -> bool:
+        """As Asker.is_gone."""
+        return self._connection.is_gone
+
+    @property
+    def has_room(self) -> bool:
+        """As Asker.has_room."""
+        return len(self.kept) < ROOM and self._connection.has_room
+
+    def answer(self, message: Message, *, is_last: bool = True) -> None:
+        """As Asker.answer."""
+        self.kept += encode_line(message)
+        self.is_ended = self.is_ended or is_last
+        self._connection.advance(self)
+
+
 class Connection:
-    """One command's connection. As an Asker, it answers the request that is being worked on; further ones wait for that."""
+    """One command's connection: its buffers and the requests that are being worked on."""
 
     def __init__(self, door: Door, sock: socket.socket) -> None:
         self.sock = sock
-        self.is_busy = False
         self.is_gone = False
         self._door = door
         self._in = bytearray()
         self._scanned = 0
         self._out = bytearray()
         self._is_ended = False  # the other side sends no more
+        self._turns: deque[Turn] = deque()
+        self._turn_bytes = 0
+        self._held: tuple[Message, int] | None = None  # read, but may not be worked on before the earlier ones are answered
+        self._is_pipeline = True  # all turns may be followed
         self.events = int(select.EPOLLIN)
 
     @property
     def has_room(self) -> bool:
-        """As Asker.has_room."""
+        """Whether it reads as fast as we send."""
         return len(self._out) < ROOM
 
-    def answer(self, message: Message, *, is_last: bool = True) -> None:
-        """As Asker.answer."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether no further request can be taken now."""
+        return self._held is not None or (
+            bool(self._turns) and (not self._is_pipeline or len(self._turns) >= MAX_TURNS or self._turn_bytes >= MAX_TURN_BYTES)
+        )
+
+    def next_turn(self) -> tuple[Turn, Message] | None:
+        """The next request that may be worked on now, None if there is none. Raises RemoteError for what is no message."""
+        if self._held is None:
+            if self.is_busy or (line := self.next_line()) is None:
+                return None
+            self._held = (decode_line(line), len(line))
+        message, size = self._held
+        may_follow = self._door.may_follow(message)
+        if self._turns and not may_follow:
+            return None
+        self._held = None
+        return self._begin(size, may_follow), message
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer a line that is no message, in its turn."""
+        self._begin(0, True).answer(problem)
+
+    def _begin(self, size: int, may_follow: bool) -> Turn:
+        turn = Turn(self, size)
+        self._is_pipeline = may_follow
+        self._turns.append(turn)
+        self._turn_bytes += size
+        return turn
+
+    def advance(self, turn: Turn) -> None:
+        """Something was answered: pass on what is next in order."""
         if self.is_gone:
             return
-        self._out += encode_line(message)
-        if is_last:
-            self.is_busy = False
-            self._door.wake(self)
-        if len(self._out) > MAX_UNREAD:
+        while self._turns and (first := self._turns[0]).kept:
+            self._out += first.kept
+            first.kept.clear()
+            if not first.is_ended:
+                break
+            self._turns.popleft()
+            self._turn_bytes -= first.size
+        if len(self._out) > MAX_UNREAD or len(turn.kept) > MAX_UNREAD:
             self._door.drop(self, "it does not read its answers")
             return
-        self._door.push(self)
+        self._door.note(self)
 
     def read(self) -> None:
         """Take what has arrived. Raises OSError if the connection broke."""
@@ -109,7 +181,12 @@ class Connection:
     @property
     def is_over(self) -> bool:
         """Whether the other side sends no more and has all its answers."""
-        return self._is_ended and not self.is_busy and not self._out and b"\n" not in self._in
+        return self._is_ended and not self._turns and self._held is None and not self._out and b"\n" not in self._in
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a request may stand in the buffer that can be worked on now."""
+        return (self._held is not None and not self._turns) or (not self.is_busy and self._scanned < len(self._in))
 
     @property
     def wanted_events(self) -> int:
@@ -130,6 +207,9 @@ class Door:
         self._path = ""
         self._connections: dict[int, Connection] = {}
         self._ready: dict[int, Connection] = {}
+        self._answered: dict[int, Connection] = {}
+        #: Whether a message may be worked on while earlier such ones of its connection are not answered yet.
+        self.may_follow: Callable[[Message], bool] = lambda message: False
         self._gone: list[Connection] = []
 
     def __len__(self) -> int:
@@ -179,53 +259,74 @@ class Door:
         self._ready[sock.fileno()] = connection
         return True
 
-    def poll(self) -> list[tuple[Connection, Message]]:
-        """Requests that have arrived, at most one a connection that is not busy. Call it until there are none."""
+    @property
+    def has_more(self) -> bool:
+        """Whether `poll` has something to do whatever the descriptor says."""
+        return bool(self._ready)
+
+    def poll(self) -> list[tuple[Turn, Message]]:
+        """Requests that have arrived and may be worked on, some of each connection. Call it again while `has_more`."""
         for descriptor, events in self._epoll.poll(0):
             connection = self._connections.get(descriptor)
             if connection is not None:
                 self._serve(connection, events)
             elif self._listener is not None and descriptor == self._listener.fileno():
                 self._accept(self._listener)
-        asked: list[tuple[Connection, Message]] = []
+        asked: list[tuple[Turn, Message]] = []
         ready, self._ready = list(self._ready.values()), {}
         for connection in ready:
-            if connection.is_gone or connection.is_busy:
+            if connection.is_gone:
                 continue
             try:
                 connection.read()
-                line = connection.next_line()
-                if line is not None:
-                    connection.is_busy = True
-                    asked.append((connection, decode_line(line)))
-            except RemoteError as error:
-                self._log.warning("a client sent nonsense: %s", error)
-                connection.answer(Problem(text=str(error), exit_code=2))
-                if isinstance(error, _EndlessLineError):
-                    self.drop(connection, str(error))
+                self._take(connection, asked)
             except OSError as error:
                 self.drop(connection, str(error))
                 continue
+            if connection.has_more:
+                self._ready[connection.sock.fileno()] = connection
             self._update(connection)
         return asked
+
+    def _take(self, connection: Connection, asked: list[tuple[Turn, Message]]) -> None:
+        for _ in range(PER_POLL):
+            try:
+                found = connection.next_turn()
+            except RemoteError as error:
+                self._log.warning("a client sent nonsense: %s", error)
+                connection.refuse(Problem(text=str(error), exit_code=2))
+                if isinstance(error, _EndlessLineError):
+                    self.flush()
+                    self.drop(connection, str(error))
+                    return
+                continue
+            if found is None:
+                return
+            asked.append(found)
 
     def gone(self) -> list[Connection]:
         """Connections that ended since the last time."""
         gone, self._gone = self._gone, []
         return gone
 
-    def wake(self, connection: Connection) -> None:
-        """The connection may have a further request in its buffer."""
-        self._ready[connection.sock.fileno()] = connection
+    def note(self, connection: Connection) -> None:
+        """There are answers to send, and perhaps a further request can be worked on."""
+        self._answered[connection.sock.fileno()] = connection
 
-    def push(self, connection: Connection) -> None:
-        """Send what the connection takes now; the rest follows when it can."""
-        try:
-            connection.write()
-        except OSError as error:
-            self.drop(connection, str(error))
-            return
-        self._update(connection)
+    def flush(self) -> None:
+        """Send what was answered, as far as the connections take it now; the rest follows when they can."""
+        answered, self._answered = list(self._answered.values()), {}
+        for connection in answered:
+            if connection.is_gone:
+                continue
+            try:
+                connection.write()
+            except OSError as error:
+                self.drop(connection, str(error))
+                continue
+            if connection.has_more:
+                self._ready[connection.sock.fileno()] = connection
+            self._update(connection)
 
     def drop(self, connection: Connection, reason: str) -> None:
         """Close a connection."""
@@ -235,6 +336,7 @@ class Door:
         connection.is_gone = True
         self._connections.pop(descriptor, None)
         self._ready.pop(descriptor, None)
+        self._answered.pop(descriptor, None)
         self._epoll.unregister(descriptor)
         connection.sock.close()
         self._gone.append(connection)
@@ -244,7 +346,8 @@ class Door:
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
     def close(self) -> None:
-        """Close everything and remove the socket."""
+        """Send what has been answered, close everything and remove the socket."""
+        self.flush()
         if self._listener is not None:
             self._listener.close()
             self._listener = None

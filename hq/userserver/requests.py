@@ -57,6 +57,11 @@ def handle(server: UserServer, asker: Asker, message: Message) -> None:
         asker.answer(problem_of(error))
 
 
+def may_follow(message: Message) -> bool:
+    """Whether a request is passed on while earlier ones of its connection are not answered: submissions, which go up in their order."""
+    return isinstance(message, JobAsk) and len(message.jobs) <= MANY
+
+
 def problem_of(error: BaseException) -> Problem:
     """An error as an answer."""
     if isinstance(error, HqError):

@@ -38,6 +38,8 @@ from hq.userserver.upstream import ServerLink
 MAX_KNOWN = 100_000
 #: After a refusal for good, commands that come now are told why before the end (seconds).
 LAST_WORDS = 5.0
+#: How often the door is asked for more in one tick.
+DOOR_ROUNDS = 4
 #: How long a user-server without hq-server goes on, in idle times.
 PATIENT = 10.0
 
@@ -82,6 +84,7 @@ class UserServer:
         self.address = address
         self.server_address = server_address
         self.door = door
+        door.may_follow = requests.may_follow
         self.preparer = preparer
         self.spool = spool
         self.background = background
@@ -131,6 +134,7 @@ class UserServer:
         self.execs.tick(now)
         self.execs.flush()
         self.upstream.flush()
+        self.door.flush()
         self._consider_end()
         return self._wake()
 
@@ -216,10 +220,13 @@ class UserServer:
                     requests.handle(self, BusAsker(self._port, peer, letter.id), message)
 
     def _serve_clients(self) -> None:
-        while asked := self.door.poll():
-            for connection, message in asked:
+        for _ in range(DOOR_ROUNDS):
+            for turn, message in self.door.poll():
                 self._idle.busy(self.now.boot)
-                requests.handle(self, connection, message)
+                requests.handle(self, turn, message)
+            self.door.flush()
+            if not self.door.has_more:
+                break
         self.door.gone()
         for request, asker in list(self.watches.items()):
             if asker.is_gone:
@@ -270,4 +277,6 @@ class UserServer:
             wake = self._idle.wake()
             # while something keeps it busy the rule is looked at now and then
             moments.append(max(wake, self.now.boot + 1.0) if wake is not None else None)
+        if self.door.has_more:
+            moments.append(self.now.boot)
         return min((moment for moment in moments if moment is not None), default=None)

@@ -164,6 +164,26 @@ def test_a_job_that_ends_between_the_look_and_the_step_is_watched_all_the_same(r
     assert answer.is_done and [counts.id for counts in answer.jobs] == [job]
 
 
+def test_jobs_that_end_one_after_the_other_while_a_watch_begins_are_all_told(room: Room) -> None:
+    alice = room.user("alice")
+    jobs = [alice.submit("one") for _ in range(8)]
+    hosts = {order.job: host for host, order in alice.orders()}
+    started = [job for job in jobs if job in hosts]
+    alice.run(started[0])
+    number = alice.send(JobWatch(selection=parse_selection([f"{jobs[0]}-{jobs[-1]}"])))
+    for job in started[1:]:
+        at = room.clock.now().wall
+        ended = RunReport(job=job, index=-1, attempt=1, kind=RunKind.ENDED, at=at, started=at, outcome=Outcome.OK, exit_code=0)
+        alice.send(RunReported(host=hosts[job], sequence=job, sent=at, reports=(ended,)))
+        room.server.tick(room.clock.now())
+    room.tick()
+    alice.receive()
+    told = [message for re, message in alice.got if re == number and isinstance(message, JobProgress)]
+    assert {counts.id for counts in told[0].jobs} == set(jobs)
+    last = {counts.id: counts.is_finished for message in told for counts in message.jobs}
+    assert all(last[job] for job in started), "each that has ended is told, once it has"
+
+
 def test_a_watch_that_nobody_listens_to_any_more_is_silent(room: Room) -> None:
     alice = room.user("alice")
     job = alice.submit("one")
