@@ -96,6 +96,7 @@ def test_its_own_words_are_passed_on(here: Stage, tmp_path: Path, capsys: pytest
 
 def test_no_user_server_is_installed(here: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(spawn, "__file__", str(tmp_path / "hq" / "client" / "spawn.py"))
     with pytest.raises(UnavailableError, match="is the installation whole"):
         spawn.user_server_argv(str(here.etc))
 

@@ -101,7 +101,7 @@ def test_a_lost_connection_is_made_again_for_the_same_jobs(here: Stage, monkeypa
     with here.serve(answer):
         assert commands.main(["wait", "last", "-q"]) == 0
     assert seen[0].is_last
-    assert [tuple(task) for task in seen[1].tasks] == [(4, -1)] and not seen[1].is_last
+    assert seen[1].ranges == ((4, 4),) and not seen[1].tasks and not seen[1].is_last
     assert len(pauses) == 1
 
 
