@@ -107,12 +107,19 @@ def elapsed(row: dict[str, Any], now: float) -> str:
     return format_seconds(max(0.0, (row["ended"] if row.get("ended") is not None else now) - row["started"]))
 
 
+def native(row: dict[str, Any]) -> str:
+    """The job of a batch system that a row is, and how it stands there, in that system's own words."""
+    id, words = row.get("native_id"), [row.get("native_state"), row.get("native_reason")]
+    about = ", ".join(dict.fromkeys(word for word in words if word))
+    return f"{id or ''}{f' ({about})' if about else ''}".strip()
+
+
 def shortened(text: str) -> str:
     """The beginning of a text that would flood a pipe or a screen: a command may have a megabyte."""
     return text if len(text) <= LONGEST_COMMAND else text[: LONGEST_COMMAND - 1] + "…"
 
 
-JOB_HEADERS = ("id", "name", "group", "state", "ended as", "host", "slots", "prio", "submitted", "ran", "command")
+JOB_HEADERS = ("id", "name", "group", "state", "ended as", "host", "native", "slots", "prio", "submitted", "ran", "command")
 
 
 def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *, is_cut: bool = False, is_cut_told: bool = True) -> None:
@@ -129,13 +136,13 @@ def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *
         table = [
             [
                 row["task"] + (f" [{row['array']}]" if row.get("array") else ""), row["name"], row["group"], standing(row), ending(row),
-                row["host"], row["slots"], row["priority"], format_moment(row["submitted"], now), elapsed(row, now),
+                row["host"], native(row), row["slots"], row["priority"], format_moment(row["submitted"], now), elapsed(row, now),
                 shortened(row["command"]),
             ]
             for row in rows
         ]  # fmt: skip
         # columns that say nothing here only push the command off the screen
-        for name in ("group", "prio", "ended as", "host"):
+        for name in ("group", "prio", "ended as", "host", "native"):
             at = headers.index(name)
             if not any(line[at] for line in table):
                 del headers[at]

@@ -6,7 +6,7 @@ import sys
 import time
 
 from hq.client.entry import say
-from hq.client.output import cell, ending, print_facts, print_json, print_table
+from hq.client.output import cell, ending, native, print_facts, print_json, print_table
 from hq.client.selecting import select, task_text
 from hq.client.wire import selection_dict, text_bytes
 from hq.errors import RefusedError, UnavailableError
@@ -52,6 +52,7 @@ def job(call: Call, words: list[str]) -> int:
         "job": row["task"], "name": row["name"], "group": row["group"], "user": row["user"], "command": row["command"],
         "state": row["state"], "ended as": ending(row) or None, "reason": row["reason"], "tasks": describe(row["tasks"]) or None,
         "array": row["array"], "host": row["host"], "attempt": row["attempt"], "slots": row["slots"], "priority": row["priority"],
+        "native job": native(row), "native wait": format_seconds(row.get("native_wait_seconds")),
         "submitted": format_moment(row["submitted"], now), "started": format_moment(row["started"], now),
         "ended": format_moment(row["ended"], now), "peak memory": format_bytes(row["max_rss"]),
         "cpu time": format_seconds(row["cpu_seconds"]), "info": row["info"],

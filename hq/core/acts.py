@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hq.core.events import JobsActedOn, SignalRuns
+from hq.core.holding import fresh, hold_one, hold_whole, release_one, release_whole
 from hq.core.jobs import LiveJob
 from hq.core.lost import check_verdict, is_undecided, resolve
 from hq.core.modify import modify
@@ -12,7 +13,7 @@ from hq.core.reports import finish, order_stop_of, wait_again
 from hq.core.selecting import NO_SUCH_JOB, named_indices, named_jobs, passes, unknown_names
 from hq.core.state import State
 from hq.errors import HqError, InputError, NotAllowedError, RefusedError
-from hq.model.ids import PLAIN, AttemptKey
+from hq.model.ids import AttemptKey
 from hq.model.job import TaskRecord
 from hq.model.states import LinkState, Outcome, TaskState
 
@@ -87,9 +88,9 @@ def _whole(state: State, event: JobsActedOn, job: LiveJob, is_owner: bool) -> tu
     if event.action == "cancel":
         return _cancel_whole(state, event, job)
     if event.action == "hold":
-        return _hold_whole(state, job)
+        return hold_whole(state, job, _why(event, "held"))
     if event.action == "release":
-        return _release_whole(state, job)
+        return release_whole(state, job)
     if event.action == "modify":
         return True, modify(state, job, event.changes)
     live = [task for task in job.tasks.values() if task.state.is_placed and (event.action != "resolve" or is_undecided(state, task))]
@@ -140,46 +141,7 @@ def _cancel_record(state: State, job: LiveJob, task: TaskRecord, reason: str) ->
 
 
 def _cancel_untouched(state: State, job: LiveJob, index: int, reason: str) -> None:
-    state.move(job, replace(_fresh(state, job, index, TaskState.FINISHED, reason), outcome=Outcome.CANCELLED, ended=state.now))
-
-
-def _fresh(state: State, job: LiveJob, index: int, to: TaskState, reason: str = "") -> TaskRecord:
-    slots, user = job.record.spec.slots, job.record.user
-    return TaskRecord(job=job.id, index=index, attempt=0, state=to, user=user, slots=slots, since=state.now, reason=reason)
-
-
-def _hold_whole(state: State, job: LiveJob) -> tuple[bool, str]:
-    if job.record.wishes.is_held:
-        return False, "is held already"
-    waiting = [task for task in job.tasks.values() if task.state is TaskState.WAITING]
-    count = len(waiting) + job.untouched
-    if not count:
-        return False, "nothing of it waits, and only what waits can be held"
-    state.save_job(job, job.record.with_wishes(is_held=True))
-    _note_untouched(state, job, "held")
-    for task in waiting:
-        state.move(job, replace(task, state=TaskState.HELD, since=state.now))
-    state.requeue_entry(job)
-    return True, f"held, {job.placed:,} tasks run on" if job.placed else "held"
-
-
-def _note_untouched(state: State, job: LiveJob, reason: str) -> None:
-    """The history of tasks that have no row yet is their job's: one line for all of them."""
-    if job.untouched:
-        state.changes.events.append((state.now, job.id, PLAIN, 0, job.untouched_state.value, "", reason))
-
-
-def _release_whole(state: State, job: LiveJob) -> tuple[bool, str]:
-    held = [task for task in job.tasks.values() if task.state is TaskState.HELD]
-    if not job.record.wishes.is_held and not held:
-        return False, "is not held"
-    if job.record.wishes.is_held:
-        state.save_job(job, job.record.with_wishes(is_held=False))
-        _note_untouched(state, job, "released")
-    for task in held:
-        state.move(job, replace(task, state=TaskState.WAITING, since=state.now))
-    state.requeue_entry(job)
-    return True, "released"
+    state.move(job, replace(fresh(state, job, index, TaskState.FINISHED, reason), outcome=Outcome.CANCELLED, ended=state.now))
 
 
 def _one(state: State, event: JobsActedOn, job: LiveJob, index: int, is_owner: bool) -> tuple[bool, str]:
@@ -196,12 +158,9 @@ def _one(state: State, event: JobsActedOn, job: LiveJob, index: int, is_owner: b
             return True, "cancelled"
         return True, "cancelled" if _cancel_record(state, job, task, _why(event, "cancelled")) else "is being stopped"
     if event.action == "hold":
-        return _hold_one(state, event, job, index, now)
+        return hold_one(state, job, index, _why(event, "held"))
     if event.action == "release":
-        if now is not TaskState.HELD:
-            return False, f"is {now.value}, not held"
-        state.move(job, replace(task or _fresh(state, job, index, now), state=TaskState.WAITING, since=state.now))
-        return True, "released"
+        return release_one(state, job, index)
     if task is None or not task.state.is_placed:
         return False, f"is {now.value}: {event.action} needs a task that runs"
     if event.action == "signal":
@@ -209,14 +168,6 @@ def _one(state: State, event: JobsActedOn, job: LiveJob, index: int, is_owner: b
     if event.action == "resolve":
         return resolve(state, event, job, task)
     return _requeue(state, event, job, task, is_owner)
-
-
-def _hold_one(state: State, event: JobsActedOn, job: LiveJob, index: int, now: TaskState) -> tuple[bool, str]:
-    if now is not TaskState.WAITING:
-        return False, f"is {now.value}: only what waits can be held"
-    task = job.tasks.get(index) or _fresh(state, job, index, now)
-    state.move(job, replace(task, state=TaskState.HELD, since=state.now, reason=_why(event, "held")))
-    return True, "held"
 
 
 def _signal(state: State, event: JobsActedOn, task: TaskRecord) -> tuple[bool, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
-from hq.core import acts, ahead, drains, owners, recovery, reports, submission
+from hq.core import acts, ahead, drains, holding, owners, recovery, reports, submission
 from hq.core.events import (
     ClusterSwitched,
     ConfigurationRead,
@@ -115,6 +115,7 @@ class Cluster(State):
                 elif task.state is TaskState.STARTING:
                     self.order_start(task)
                 self.greet_host(user, host_state.name)
+            holding.order_again(self, filter(None, map(self.task, sorted(host_state.by_user.get(user, ())))))
         self.is_dirty = True
 
     def _user_server_went(self, event: UserServerWent) -> None:

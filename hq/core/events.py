@@ -262,6 +262,16 @@ class SignalRuns:
     signal: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRuns:
+    """Send run.hold: what has not begun is to be held where it waits, or let go on."""
+
+    user: str
+    host: str
+    runs: tuple[AttemptKey, ...]
+    is_held: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to the event that carried `token`: a value of the type that the event's docstring names, or an error to be shown."""
@@ -282,7 +292,7 @@ class DropKeys:
     keys: tuple[str, ...]
 
 
-Action = StartRuns | StopRuns | SignalRuns | Reply | AnnounceHosts | DropKeys
+Action = StartRuns | StopRuns | SignalRuns | HoldRuns | Reply | AnnounceHosts | DropKeys
 
 
 @dataclass(slots=True)

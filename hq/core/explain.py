@@ -72,7 +72,11 @@ def _array(cluster: State, job: LiveJob, now: float) -> list[str]:
 
 def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str]:
     sentences = []
-    if task.state is TaskState.STARTING:
+    if task.shown_state is TaskState.HELD:
+        sentences.append(f"{name} is held on {task.host} (attempt {task.attempt}). It starts no sooner than you release it: hq-client release {name}")
+        if task.reason:
+            sentences.append(f"There: {printable(task.reason)}.")
+    elif task.state is TaskState.STARTING:
         sentences.append(f"{name} is being started on {task.host} (attempt {task.attempt}, for {format_seconds(now - task.since)}).")
         if not task.slots:
             sentences[-1] = f"{name} is queued on {task.host} and begins when a task before it ends there (attempt {task.attempt}, for {format_seconds(now - task.since)})."

@@ -46,7 +46,7 @@ class LiveJob:
     """A job that has unfinished tasks."""
 
     __slots__ = (
-        "ahead", "cursor", "deferred", "entry", "indices", "last_end", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
+        "ahead", "cursor", "deferred", "entry", "held_there", "indices", "last_end", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
         "states", "tasks", "total", "worst",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class LiveJob:
         self.ready: list[tuple[int, int]] = []  # heap of (position, index): records that wait
         self.ready_set: set[int] = set()
         self.deferred: dict[int, float] = {}  # index → not before, after a start that failed
+        self.held_there: set[int] = set()  # tasks that are placed and may be marked as held
         self.entry: tuple[int, int, int] | None = None  # where it stands in its queue
 
     @property
@@ -178,11 +179,27 @@ class LiveJob:
         if self.untouched:
             state = self.untouched_state.value
             found[state] = found.get(state, 0) + self.untouched
+        if self.held_there:
+            self._show_held(found)
         outcomes = self.all_outcomes()
         if outcomes:
             found[TaskState.FINISHED.value] = sum(outcomes.values())
             found.update({f"finished:{name}": count for name, count in outcomes.items()})
         return found
+
+    def _show_held(self, found: dict[str, int]) -> None:
+        """Count tasks that are held where they wait as held."""
+        self.held_there = {
+            index for index in self.held_there
+            if (task := self.tasks.get(index)) is not None and task.state is TaskState.STARTING and task.is_held
+        }  # fmt: skip
+        count = len(self.held_there)
+        if not count:
+            return
+        found[TaskState.HELD.value] = found.get(TaskState.HELD.value, 0) + count
+        found[TaskState.STARTING.value] -= count
+        if not found[TaskState.STARTING.value]:
+            del found[TaskState.STARTING.value]
 
     def all_outcomes(self) -> dict[str, int]:
         """Finished tasks by outcome, with the cancelled rest."""

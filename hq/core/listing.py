@@ -32,12 +32,12 @@ def job_rows(cluster: State, selection: Selection, user: str | None, by_task: bo
             continue
         indices = named_indices(selection, job)
         if indices is not None:
-            rows.extend(task_row(job, index) for index in indices if job.has(index) and _is_meant(job, index, selection))
+            rows.extend(task_row(job, index, cluster.now) for index in indices if job.has(index) and _is_meant(job, index, selection))
         elif by_task:
             ordered = sorted(job.tasks, key=job.position) or ([] if job.indices is not None else [job.index_at(0)])
-            rows.extend(task_row(job, index) for index in ordered if _is_meant(job, index, selection))
+            rows.extend(task_row(job, index, cluster.now) for index in ordered if _is_meant(job, index, selection))
         else:
-            rows.append(job_row(job))
+            rows.append(job_row(job, cluster.now))
     return rows
 
 
@@ -46,13 +46,14 @@ def _is_meant(job: LiveJob, index: int, selection: Selection) -> bool:
         return True
     task = job.tasks.get(index)
     outcome = task.outcome.value if task is not None and task.outcome is not None and task.state is TaskState.FINISHED else None
-    return job.state_of(index).value in selection.states or outcome in selection.states
+    state = task.shown_state if task is not None else job.state_of(index)
+    return state.value in selection.states or outcome in selection.states
 
 
-def job_row(job: LiveJob) -> Row:
+def job_row(job: LiveJob, now: float) -> Row:
     """The row of a live job."""
     if job.indices is None:
-        return task_row(job, job.index_at(0))
+        return task_row(job, job.index_at(0), now)
     counts = job.counts()
     state = next((each for each in _LIVELIEST_WORDS if each in counts), TaskState.FINISHED.value)
     live = [task for task in job.tasks.values() if task.state.is_placed]
@@ -61,6 +62,7 @@ def job_row(job: LiveJob) -> Row:
         str(job.id),
         state,
         live[0] if len(live) == 1 else None,
+        now,
         array=job.record.spec.indices,
         tasks=counts,
         exit_code=job.worst,
@@ -68,14 +70,14 @@ def job_row(job: LiveJob) -> Row:
     )
 
 
-def task_row(job: LiveJob, index: int) -> Row:
+def task_row(job: LiveJob, index: int, now: float) -> Row:
     """The row of one task of a live job."""
     task = job.tasks.get(index)
-    state = job.state_of(index).value
     if task is None:
-        return _row(job.record, str(job.key(index)), state, None)
+        return _row(job.record, str(job.key(index)), job.state_of(index).value, None, now)
+    state = task.shown_state.value
     code = None if task.outcome is None or task.state is not TaskState.FINISHED else task.exit_code
-    return _row(job.record, str(task.key), state, task, exit_code=code, started=task.started)
+    return _row(job.record, str(task.key), state, task, now, exit_code=code, started=task.started)
 
 
 def _row(
@@ -83,6 +85,7 @@ def _row(
     name: str,
     state: str,
     task: TaskRecord | None,
+    now: float,
     *,
     array: str | None = None,
     tasks: dict[str, int] | None = None,
@@ -113,6 +116,11 @@ def _row(
         cpu_seconds=task.cpu if task is not None else None,
         reason=printable(task.reason) if task is not None else "",
         info=printable(wishes.info),
+        native_id=(printable(task.native_id) or None) if task is not None else None,
+        native_state=(printable(task.native_state) or None) if task is not None and not is_ended else None,
+        native_reason=(printable(task.native_reason) or None) if task is not None and not is_ended else None,
+        native_since=task.native_since if task is not None else None,
+        native_wait_seconds=task.native_wait(now) if task is not None else None,
         array=array,
         tasks=tasks or {},
     )

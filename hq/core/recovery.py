@@ -53,6 +53,8 @@ def _restore_job(state: State, job: LiveJob, snapshot: Snapshot) -> None:
             job.note_outcome(task.outcome, exit_code_of(task.outcome, task.exit_code, task.signal))
             continue
         job.states[task.state] = job.states.get(task.state, 0) + 1
+        if task.is_held:
+            job.held_there.add(task.index)
         if task.state.is_placed:
             if task.host not in state.hosts:
                 spec = HostSpec(name=task.host, address=task.host, total=1, slots=1, is_active=False)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hq.core import ahead
 from hq.core.events import RollCalled, RunsReported
+from hq.core.holding import native_told, order_again
 from hq.core.jobs import LiveJob
 from hq.core.retries import crash_reason, defer, is_crash_limit, is_retried, pause_after
 from hq.core.state import State
@@ -30,6 +31,10 @@ def reported(state: State, event: RunsReported) -> None:
         task = None if job is None else job.tasks.get(report.index)
         if job is None or task is None or not _is_current(task, event.user, event.host, report.attempt):
             continue  # about an older attempt, a finished task, or somebody else's: changes nothing
+        told = native_told(state, job, task, report.native, event.skew)
+        if told is not task:
+            task = told
+            state.put(job, told)
         if report.kind is RunKind.STARTED:
             _started(state, job, task, report, event.skew)
         elif report.kind is RunKind.ENDED:
@@ -59,17 +64,15 @@ def _started(state: State, job: LiveJob, task: TaskRecord, report: RunReport, sk
     state.never_started.pop(task.key, None)
     started = (report.at if report.started is None else report.started) + skew
     reason = task.reason if task.outcome is not None else report.reason
-    task = replace(task, state=TaskState.RUNNING, since=state.now, started=started, pid=report.pid, reason=reason)
+    task = replace(task, state=TaskState.RUNNING, since=state.now, started=started, pid=report.pid, reason=reason, is_held=False)
     state.move(job, task)
     return task
 
 
 def _waits(state: State, job: LiveJob, task: TaskRecord, report: RunReport) -> None:
     """The state stays, its reason is another. Not a moment of the task's history: a batch system has many reasons in a night."""
-    if task.state in (TaskState.STARTING, TaskState.RUNNING) and task.outcome is None and task.reason != report.reason:
-        task = replace(task, reason=report.reason)
-        job.tasks[task.index] = task
-        state.changes.tasks[task.key] = task
+    if task.state in (TaskState.STARTING, TaskState.RUNNING) and task.outcome is None:
+        state.put(job, replace(task, reason=report.reason))
         state.touched.add(task.job)
 
 
@@ -151,7 +154,7 @@ def wait_again(state: State, job: LiveJob, task: TaskRecord, reason: str) -> Non
         slots=job.record.spec.slots, since=state.now, reason=reason,
     )  # fmt: skip
     state.move(job, waiting)
-    if job.record.wishes.is_held:
+    if job.record.wishes.is_held or task.is_held:
         state.move(job, replace(waiting, state=TaskState.HELD))
 
 
@@ -179,6 +182,7 @@ def roll_called(state: State, event: RollCalled) -> None:
                 state.move(job, replace(task, state=TaskState.RUNNING, since=state.now, reason="the host was heard again"))
         else:
             _missing(state, job, task)
+    order_again(state, filter(None, map(state.task, mine)))
     for run in sorted(event.runs):
         known = state.task(run.task)
         if known is None or not _is_current(known, event.user, event.host, run.attempt):

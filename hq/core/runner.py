@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGTSTP
 from typing import Any
 
+from hq.core import runner_batch
 from hq.core.leases import LEASE_GRACE
 from hq.core.runner_events import (
     BlobsArrived,
@@ -18,6 +19,7 @@ from hq.core.runner_events import (
     FetchBlobs,
     Forget,
     Granted,
+    HoldAsked,
     LeftoversGone,
     MemorySeen,
     Moment,
@@ -125,7 +127,7 @@ class Runner:
             return
         latest = self._fence.latest(key.task)
         if key.attempt < latest:
-            self._never(key, f"attempt {latest} of the same task is known here already", now, out)
+            self.never(key, f"attempt {latest} of the same task is known here already", now, out)
             return
         self._fence.note(key)
         for attempt in range(max(1, latest), key.attempt):
@@ -159,7 +161,7 @@ class Runner:
         if event.is_only_queued and run is not None and run.is_live:
             return
         if not self.is_known(event.key):
-            self._never(event.key, event.reason or "stopped before the order to start it came", now, out)
+            self.never(event.key, event.reason or "stopped before the order to start it came", now, out)
             return
         self._stop(event.key, event.outcome, event.reason, now, out)
 
@@ -168,7 +170,7 @@ class Runner:
         if run is None or run.cause is not None:
             return
         if not run.is_live:
-            self._never(key, reason, now, out)
+            self.never(key, reason, now, out)
             return
         run.cause = (outcome, reason)
         if run.phase is Phase.RUNNING:
@@ -201,7 +203,7 @@ class Runner:
             run.missing -= self._blobs
             lost = run.missing & event.missing
             if lost:
-                self._never(run.key, f"its environment or script ({', '.join(sorted(lost))}) is nowhere to be had", now, out)
+                self.never(run.key, f"its environment or script ({', '.join(sorted(lost))}) is nowhere to be had", now, out)
             elif not run.missing:
                 run.phase = Phase.QUEUED
                 self._set_due(run, None)
@@ -210,7 +212,7 @@ class Runner:
     def _on_started(self, event: RunStarted, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
         assert run is not None and run.phase is Phase.STARTING
-        run.phase, run.pid, run.started = Phase.RUNNING, event.pid, event.at
+        run.phase, run.pid, run.started, run.native = Phase.RUNNING, event.pid, event.at, event.native or run.native
         out.reports.append(run_report(run, RunKind.STARTED, event.at, "; ".join(run.notes)))
         if run.cause is not None:
             self._terminate(run, now, out)
@@ -228,7 +230,7 @@ class Runner:
         self.used -= run.weight
         run.phase, run.is_submitted = Phase.QUEUED, False
         if run.cause is not None or event.is_final or now.boot - run.since > GIVE_UP_SPAWN:
-            self._never(run.key, run.cause[1] if run.cause else event.reason, now, out)
+            self.never(run.key, run.cause[1] if run.cause else event.reason, now, out)
         else:
             self._set_due(run, now.boot + SPAWN_AGAIN)
             self.queue.add(run)
@@ -263,28 +265,6 @@ class Runner:
     def _on_output(self, event: OutputExceeded, now: Moment, out: RunnerStep) -> None:
         self._stop(event.key, Outcome.FAILED, event.reason, now, out)
 
-    def _on_noted(self, event: RunNoted, now: Moment, out: RunnerStep) -> None:
-        run = self.runs.get(event.key)
-        if run is not None and event.note not in run.notes:
-            run.notes.append(event.note)
-
-    def _on_waits(self, event: RunWaits, now: Moment, out: RunnerStep) -> None:
-        run = self.runs.get(event.key)
-        if run is None or run.phase not in (Phase.STARTING, Phase.RUNNING):
-            return
-        if run.phase is Phase.STARTING and not run.is_submitted:
-            run.is_submitted = True
-            if run.cause is not None:
-                out.actions.append(SignalRun(run.key, SIGTERM, is_ending=True))
-        if event.reason or run.phase is Phase.RUNNING:
-            out.reports.append(run_report(run, RunKind.WAITS, now.wall, event.reason or "; ".join(run.notes)))
-
-    def _on_halted(self, event: RunHalted, now: Moment, out: RunnerStep) -> None:
-        run = self.runs.get(event.key)
-        if run is not None and run.phase is Phase.RUNNING and run.is_suspended != event.is_suspended:
-            run.is_suspended = event.is_suspended
-            out.reports.append(run_report(run, RunKind.SUSPENDED if event.is_suspended else RunKind.RESUMED, now.wall, event.reason))
-
     def _on_slots(self, event: SlotsSet, now: Moment, out: RunnerStep) -> None:
         self.slots = event.slots
 
@@ -300,7 +280,7 @@ class Runner:
             run.due = None
             if run.phase is Phase.FETCHING:
                 if now.boot - run.since > GIVE_UP_BLOBS:
-                    self._never(run.key, "its environment or script did not come", now, out)
+                    self.never(run.key, "its environment or script did not come", now, out)
                 else:
                     ask |= run.missing
                     self._set_due(run, now.boot + ASK_AGAIN)
@@ -351,8 +331,8 @@ class Runner:
         out.reports.append(report)
         out.actions.append(Forget(run.key, report))
 
-    def _never(self, key: AttemptKey, reason: str, now: Moment, out: RunnerStep) -> None:
-        """No process was made, and none will be."""
+    def never(self, key: AttemptKey, reason: str, now: Moment, out: RunnerStep) -> None:
+        """No process was made of an attempt, and none will be: its last report."""
         run = self.runs.get(key)
         assert run is None or not run.is_live
         self._done(key)
@@ -392,8 +372,9 @@ _HANDLERS: dict[type, Callable[[Runner, Any, Moment, RunnerStep], None]] = {
     LeftoversGone: Runner._on_leftovers_gone,
     MemorySeen: Runner._on_memory,
     OutputExceeded: Runner._on_output,
-    RunNoted: Runner._on_noted,
-    RunWaits: Runner._on_waits,
-    RunHalted: Runner._on_halted,
+    RunNoted: runner_batch.noted,
+    RunWaits: runner_batch.waits,
+    RunHalted: runner_batch.halted,
+    HoldAsked: runner_batch.hold_asked,
     SlotsSet: Runner._on_slots,
 }

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hq.model.ids import AttemptKey
 from hq.model.job import JobSpec
-from hq.model.runs import RunReport, StartOrder
+from hq.model.runs import NativeRun, RunReport, StartOrder
 from hq.model.states import Outcome
 
 
@@ -73,6 +73,14 @@ class SignalAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldAsked:
+    """A run that has not begun is to be held where it waits, or let go on."""
+
+    key: AttemptKey
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BlobsArrived:
     """Sealed environments and scripts are at hand now, or nobody has them."""
 
@@ -82,11 +90,12 @@ class BlobsArrived:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The process of a run exists."""
+    """The process of a run exists. `native`: its job at a batch system."""
 
     key: AttemptKey
     pid: int
     at: float
+    native: NativeRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,7 @@ class RunWaits:
 
     key: AttemptKey
     reason: str
+    native: NativeRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +190,7 @@ class SlotsSet:
 
 
 Event = (
-    Ordered | Granted | OrderRefused | StopAsked | SignalAsked | BlobsArrived | RunStarted | StartFailed | RunEnded | LeftoversGone
+    Ordered | Granted | OrderRefused | StopAsked | SignalAsked | HoldAsked | BlobsArrived | RunStarted | StartFailed | RunEnded | LeftoversGone
     | MemorySeen | OutputExceeded | RunNoted | RunWaits | RunHalted | SlotsSet
 )  # fmt: skip
 
@@ -213,6 +223,14 @@ class SignalRun:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldRun:
+    """Let the batch system hold what waits there, or release it."""
+
+    key: AttemptKey
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """The run is over: let go of what was kept for it, and write its summary. `report` is its last."""
 
@@ -220,7 +238,7 @@ class Forget:
     report: RunReport
 
 
-Action = FetchBlobs | Spawn | SignalRun | Forget
+Action = FetchBlobs | Spawn | SignalRun | HoldRun | Forget
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from hq.core.runner_events import RunEnded
 from hq.model.ids import AttemptKey
 from hq.model.job import JobSpec
 from hq.model.quantities import format_bytes
-from hq.model.runs import RunReport, StartOrder
+from hq.model.runs import NativeRun, RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
 
 
@@ -45,6 +45,7 @@ class Run:
     kills: int = 0
     is_warned: bool = False  # the signal before its time limit was sent, or its moment has passed
     ended: RunEnded | None = None
+    native: NativeRun | None = None  # as a batch system's backend last told
 
     @property
     def key(self) -> AttemptKey:
@@ -90,7 +91,7 @@ def wanted_blobs(spec: JobSpec) -> set[str]:
 def run_report(run: Run, kind: RunKind, at: float, reason: str = "") -> RunReport:
     """News of a run that goes on."""
     return RunReport(job=run.order.job, index=run.order.index, attempt=run.order.attempt, kind=kind, at=at,
-                     pid=run.pid, started=run.started, reason=reason)  # fmt: skip
+                     pid=run.pid, started=run.started, reason=reason, native=run.native)  # fmt: skip
 
 
 def last_report(run: Run, ended: RunEnded, heir: AttemptKey | None = None) -> RunReport:
@@ -111,7 +112,7 @@ def last_report(run: Run, ended: RunEnded, heir: AttemptKey | None = None) -> Ru
         job=run.order.job, index=run.order.index, attempt=run.order.attempt, kind=RunKind.ENDED, at=ended.at, pid=run.pid,
         started=run.started, outcome=outcome, exit_code=ended.exit_code, signal=ended.signal,
         max_rss=max(ended.max_rss or 0, run.peak) or None, cpu=ended.cpu,
-        reason="; ".join(part for part in (reason, *run.notes) if part), heir=heir,
+        reason="; ".join(part for part in (reason, *run.notes) if part), heir=heir, native=run.native,
     )  # fmt: skip
 
 

@@ -155,8 +155,8 @@ class State:
             and task.state is TaskState.STARTING
             and task.attempt == order.attempt
             and task.host == host
-            and task.outcome is None
-        )
+            and task.outcome is None and not task.is_held
+        )  # fmt: skip
 
     # --- jobs and tasks ---
 

@@ -132,7 +132,10 @@ def job_record(row: Any) -> JobRecord:
 
 def task_row(record: TaskRecord) -> Row:
     """For the table `task`."""
-    return ended_task_row(record) | {"state": record.state.value, "ended": record.ended}
+    return ended_task_row(record) | {
+        "state": record.state.value, "ended": record.ended, "native_state": cut(record.native_state, 64) or None,
+        "native_reason": cut(record.native_reason, MAX_REASON) or None, "is_held": record.is_held or None,
+    }  # fmt: skip
 
 
 def ended_task_row(record: TaskRecord) -> Row:
@@ -143,7 +146,8 @@ def ended_task_row(record: TaskRecord) -> Row:
         "since": record.since, "started": record.started, "pid": _whole(record.pid),
         "ended": record.since if record.ended is None else record.ended, "outcome": None if outcome is None else outcome.value,
         "exit_code": _whole(record.exit_code, _INT32), "signal_number": _whole(record.signal, 32767), "max_rss": _whole(record.max_rss),
-        "cpu_seconds": _real(record.cpu), "reason": cut(record.reason, MAX_REASON),
+        "cpu_seconds": _real(record.cpu), "reason": cut(record.reason, MAX_REASON), "native_id": cut(record.native_id, 128) or None,
+        "native_since": record.native_since,
     }  # fmt: skip
 
 
@@ -153,7 +157,9 @@ def task_record(row: Any, *, is_ended: bool = False) -> TaskRecord:
         job=row.job, index=row.idx, attempt=row.attempt, state=TaskState.FINISHED if is_ended else TaskState(row.state), user=row.user,
         slots=row.slots, host=row.host, since=row.since, started=row.started, ended=row.ended, pid=row.pid,
         outcome=None if row.outcome is None else Outcome(row.outcome), exit_code=row.exit_code, signal=row.signal_number, max_rss=row.max_rss,
-        cpu=row.cpu_seconds, reason=row.reason,
+        cpu=row.cpu_seconds, reason=row.reason, native_id=row.native_id or "", native_since=row.native_since,
+        native_state="" if is_ended else row.native_state or "", native_reason="" if is_ended else row.native_reason or "",
+        is_held=not is_ended and bool(row.is_held),
     )  # fmt: skip
 
 

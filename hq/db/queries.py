@@ -135,7 +135,7 @@ def _job_row(row: Any) -> Row:
         id=row.id, task=str(row.id), name=printable(row.name), group=printable(row.group_name), user=row.user, command=row.command,
         state=_FINISHED, outcome=row.outcome, exit_code=row.exit_code, signal=row.signal_number, host=row.host or None, attempt=row.attempt,
         slots=row.slots, priority=row.priority, submitted=row.submitted, started=row.started, ended=row.ended, max_rss=row.max_rss,
-        cpu_seconds=row.cpu_seconds, reason=printable(row.reason), info=printable(row.info),
+        cpu_seconds=row.cpu_seconds, reason=printable(row.reason), info=printable(row.info), **_native(row),
         array=row.indices or None, tasks=_by_state(row.outcomes) if is_array else {},
     )  # fmt: skip
 
@@ -205,8 +205,16 @@ def _task_row(task: Any, row: Any) -> Row:
         id=row.id, task=str(TaskKey(task.job, task.idx)), name=printable(row.name), group=printable(row.group_name), user=row.user,
         command=row.command, state=_FINISHED, outcome=task.outcome, exit_code=task.exit_code, signal=task.signal_number, host=task.host or None,
         attempt=task.attempt, slots=task.slots, priority=row.priority, submitted=row.submitted, started=task.started, ended=task.ended,
-        max_rss=task.max_rss, cpu_seconds=task.cpu_seconds, reason=printable(task.reason), info=printable(row.info),
+        max_rss=task.max_rss, cpu_seconds=task.cpu_seconds, reason=printable(task.reason), info=printable(row.info), **_native(task),
     )  # fmt: skip
+
+
+def _native(row: Any) -> dict[str, Any]:
+    """The fields of a Row about its job at a batch system, where that has ended."""
+    if row.native_since is None:
+        return {"native_id": printable(row.native_id or "") or None}
+    until = row.ended if row.started is None else row.started
+    return {"native_id": printable(row.native_id or "") or None, "native_since": row.native_since, "native_wait_seconds": max(0.0, until - row.native_since)}
 
 
 def _row_without_task(row: Any, key: TaskKey) -> Row:

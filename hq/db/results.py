@@ -33,13 +33,16 @@ class Part(NamedTuple):
     reason: str
     host: str
     attempt: int
+    native_id: str | None = None
+    native_since: float | None = None
 
 
 def part_of(task: TaskRecord) -> Part:
     """A task alone."""
     outcome = Outcome.LOST if task.outcome is None else task.outcome
     return Part(
-        task.job, outcome.value, task.exit_code, task.signal, 1, task.started, task.max_rss, task.cpu, task.reason, task.host, task.attempt
+        task.job, outcome.value, task.exit_code, task.signal, 1, task.started, task.max_rss, task.cpu, task.reason, task.host, task.attempt,
+        task.native_id or None, task.native_since,
     )  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def parts_in_history(connection: Connection, jobs: Sequence[int]) -> list[Part]:
     query = (
         select(
             t.job, t.outcome, t.exit_code, t.signal_number, func.count(), func.min(t.started), func.max(t.max_rss), func.sum(t.cpu_seconds),
-            func.min(t.reason), func.min(t.host), func.max(t.attempt),
+            func.min(t.reason), func.min(t.host), func.max(t.attempt), func.min(t.native_id), func.min(t.native_since),
         )
         .where(t.job.in_(jobs))
         .group_by(t.job, t.outcome, t.exit_code, t.signal_number)
@@ -94,6 +97,8 @@ def result_row(record: JobRecord, parts: Sequence[Part], reason: str) -> dict[st
         "started": min((part.started for part in parts if part.started is not None), default=None),
         "host": only.host if only else "",
         "attempt": only.attempt if only else 0,
+        "native_id": only and only.native_id,
+        "native_since": only and only.native_since,
         "outcomes": _COUNTS.encode(counts).decode(),
     }
 

@@ -151,6 +151,11 @@ def _task_columns() -> list[Column[object]]:
     ]
 
 
+def _native_columns() -> list[Column[object]]:
+    """What a batch system has of a task: its id there, and since when."""
+    return [Column("native_id", String(128)), Column("native_since", Moment)]
+
+
 def _result_columns(*, is_outcome_known: bool) -> list[Column[object]]:
     return [
         Column("outcome", String(16), nullable=not is_outcome_known),
@@ -172,6 +177,10 @@ task = Table(
     Column("state", String(16), nullable=False),
     Column("ended", Moment),
     *_result_columns(is_outcome_known=False),
+    *_native_columns(),
+    Column("native_state", String(64)),
+    Column("native_reason", Text),
+    Column("is_held", Boolean),  # though it is placed; NULL: it is not
     PrimaryKeyConstraint("job", "idx"),
     **TABLE_OPTIONS,
 )
@@ -186,6 +195,7 @@ job_history = Table(
     Column("host", machine(), nullable=False),  # of a plain job
     Column("attempt", Integer, nullable=False),
     Column("outcomes", Text, nullable=False),  # JSON: tasks by outcome
+    *_native_columns(),  # of a plain job
     Index(None, "user", "ended"),
     Index(None, "user", "id"),
     Index(None, "ended"),
@@ -199,6 +209,7 @@ task_history = Table(
     *_task_columns(),
     Column("ended", Moment, nullable=False),
     *_result_columns(is_outcome_known=True),
+    *_native_columns(),
     PrimaryKeyConstraint("job", "idx"),
     Index(None, "user", "ended"),
     Index(None, "ended"),

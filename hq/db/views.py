@@ -30,7 +30,7 @@ _OLD = (
 
 # The liveliest state among the tasks of live job j. Tasks that never left waiting have no row; one that was held or ended out of
 # the array's order has.
-_LIVE_STATE = """COALESCE((SELECT CASE MIN(CASE t.state WHEN 'running' THEN 1 WHEN 'starting' THEN 2 WHEN 'suspended' THEN 3
+_LIVE_STATE = """COALESCE((SELECT CASE MIN(CASE t.state WHEN 'running' THEN 1 WHEN 'starting' THEN CASE WHEN t.is_held = 1 THEN 6 ELSE 2 END WHEN 'suspended' THEN 3
     WHEN 'host_lost' THEN 4 WHEN 'waiting' THEN 5 WHEN 'held' THEN 6 END)
     WHEN 1 THEN 'running' WHEN 2 THEN 'starting' WHEN 3 THEN 'suspended' WHEN 4 THEN 'host_lost' WHEN 5 THEN 'waiting'
     WHEN 6 THEN CASE WHEN j.is_held = 0 AND j.cancelled_rest = 0 AND j.task_count > (SELECT COUNT(*) FROM task u WHERE u.job = j.id)
@@ -62,15 +62,18 @@ VIEWS: tuple[View, ...] = (
         "v_task",
         1,
         "Every task that has ever left waiting, live and ended, at its latest attempt. idx is the array index, -1 for the one task of a "
-        "plain job; old_state as in v_job; since: when the state was entered; wall_seconds from start to end.",
+        "plain job; old_state as in v_job; since: when the state was entered; wall_seconds from start to end. native_id: its job at a batch "
+        "system; native_wait_seconds: how long it waited there, from when that took the job to the start (or, if it never started, the end).",
         f"""SELECT s.*, {_OLD.format("s.state")} AS old_state FROM (
-    SELECT t.job AS job, t.idx AS idx, t.attempt AS attempt, t.{_USER} AS user_name, t.host AS host, t.slots AS slots, t.state AS state,
+    SELECT t.job AS job, t.idx AS idx, t.attempt AS attempt, t.{_USER} AS user_name, t.host AS host, t.slots AS slots,
+        CASE WHEN t.is_held = 1 AND t.state = 'starting' THEN 'held' ELSE t.state END AS state,
         t.outcome AS outcome, t.exit_code AS exit_code, t.signal_number AS signal_number, t.since AS since, t.started AS started,
-        t.ended AS ended, {{seconds:t.started,t.ended}} AS wall_seconds, t.cpu_seconds AS cpu_seconds, t.max_rss AS max_rss
+        t.ended AS ended, {{seconds:t.started,t.ended}} AS wall_seconds, t.cpu_seconds AS cpu_seconds, t.max_rss AS max_rss,
+        t.native_id AS native_id, {{seconds:t.native_since,COALESCE(t.started, t.ended)}} AS native_wait_seconds
     FROM task t
     UNION ALL
     SELECT h.job, h.idx, h.attempt, h.{_USER}, h.host, h.slots, 'finished', h.outcome, h.exit_code, h.signal_number, h.since, h.started,
-        h.ended, {{seconds:h.started,h.ended}}, h.cpu_seconds, h.max_rss
+        h.ended, {{seconds:h.started,h.ended}}, h.cpu_seconds, h.max_rss, h.native_id, {{seconds:h.native_since,COALESCE(h.started, h.ended)}}
     FROM task_history h) s""",
     ),
     View(
@@ -93,15 +96,17 @@ VIEWS: tuple[View, ...] = (
     View(
         "v_wait_time",
         1,
-        "How long each started task waited from the submission of its job to the start of its latest attempt.",
+        "How long each started task waited from the submission of its job to the start of its latest attempt. native_wait_seconds: the part of it "
+        "in which a batch system had the task (NULL: none had); the rest is hq's own.",
         f"""SELECT t.job AS job, t.idx AS idx, j.{_USER} AS user_name, j.queue AS queue, j.slots AS slots, j.priority AS priority,
-        j.submitted AS submitted, t.started AS started, {{seconds:j.submitted,t.started}} AS wait_seconds
+        j.submitted AS submitted, t.started AS started, {{seconds:j.submitted,t.started}} AS wait_seconds,
+        {{seconds:t.native_since,t.started}} AS native_wait_seconds
     FROM task_history t JOIN job_history j ON j.id = t.job WHERE t.started IS NOT NULL
     UNION ALL
-    SELECT t.job, t.idx, j.{_USER}, j.queue, j.slots, j.priority, j.submitted, t.started, {{seconds:j.submitted,t.started}}
+    SELECT t.job, t.idx, j.{_USER}, j.queue, j.slots, j.priority, j.submitted, t.started, {{seconds:j.submitted,t.started}}, {{seconds:t.native_since,t.started}}
     FROM task_history t JOIN job j ON j.id = t.job WHERE t.started IS NOT NULL
     UNION ALL
-    SELECT t.job, t.idx, j.{_USER}, j.queue, j.slots, j.priority, j.submitted, t.started, {{seconds:j.submitted,t.started}}
+    SELECT t.job, t.idx, j.{_USER}, j.queue, j.slots, j.priority, j.submitted, t.started, {{seconds:j.submitted,t.started}}, {{seconds:t.native_since,t.started}}
     FROM task t JOIN job j ON j.id = t.job WHERE t.started IS NOT NULL""",
     ),
     View(

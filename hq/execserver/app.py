@@ -19,9 +19,9 @@ from hq.core.runner_events import (
     Event,
     FetchBlobs,
     Forget,
+    HoldRun,
     LeftoversGone,
     MemorySeen,
-    RunEnded,
     RunStarted,
     RunWaits,
     SignalRun,
@@ -34,7 +34,7 @@ from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
 from hq.execserver.backends.procs import boot_id
 from hq.execserver.backends.statuses import StatusReader
-from hq.execserver.batchnews import NewsBackend, batch_events, scripts_dir
+from hq.execserver.batchnews import NewsBackend, batch_events, run_ended, scripts_dir
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.handlers import HANDLERS, answer
@@ -247,11 +247,7 @@ class ExecServer:
     def _poll(self, now: Now) -> list[Event]:
         ended, gone = self.backend.poll(now.boot)
         events: list[Event] = [] if self.batch is None else batch_events(self, self.batch, now)
-        events += [
-            RunEnded(key=each.key, at=now.wall if each.at is None else each.at, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,
-                     reason=each.reason, has_leftovers=each.has_leftovers, is_memory=each.is_memory, cause=each.cause)
-            for each in ended
-        ]  # fmt: skip
+        events.extend(run_ended(each, now) for each in ended)
         events.extend(LeftoversGone(key) for key in gone)
         return events
 
@@ -270,6 +266,9 @@ class ExecServer:
                     self.backend.signal(action.key, action.signal, action.is_ending)
                     if self.batch is not None:
                         events.extend(batch_events(self, self.batch, now))
+                elif isinstance(action, HoldRun) and self.batch is not None:
+                    self.batch.hold(action.key, action.is_held)
+                    events.extend(batch_events(self, self.batch, now))
                 elif isinstance(action, Forget):
                     self._forget(action)
             if spawns:

@@ -14,17 +14,18 @@ from logging import Logger
 from signal import SIGTERM
 
 from hq.errors import HqError, RefusedError
-from hq.execserver.backends.base import Begun, Ended, Halted, Launch, News, NotBegun, NotStarted, Seen, Submitted, Waits
+from hq.execserver.backends.base import Begun, Ended, Halted, Launch, News, NotBegun, NotStarted, Seen, Submitted
 from hq.execserver.backends.dialect import Demand, Dialect, NativeJob, NativeState, Submission
-from hq.execserver.batchcentre import Accepted, Accounted, Centre, Declined, Listed, Silent
+from hq.execserver.batchcentre import Accepted, Accounted, Balked, Centre, Declined, Listed, Silent
 from hq.execserver.batchfiles import Group, forbid, note_native, read_groups, read_words, remove_group, write_group
 from hq.execserver.batchjudge import Verdict, judge_exit, judge_native
-from hq.execserver.batchmembers import Member, Pending, demand_of, demand_of_words
+from hq.execserver.batchmembers import Member, Pending, alike, demand_of, demand_of_words
 from hq.execserver.noderun import TRANSLATED
 from hq.kernel.daemon import Background
 from hq.model.batch import BatchSettings
 from hq.model.ids import AttemptKey
 from hq.model.quantities import format_seconds
+from hq.model.runs import RETURNED
 from hq.model.states import Outcome
 
 CANCEL_AGAIN = 20.0  # seconds until a running job is cancelled once more
@@ -72,7 +73,7 @@ class BatchBackend:
             self._news.append(NotBegun(key, "the exec-server died before it was submitted", is_again=True))
             return
         self._groups[group.tag] = group
-        member = self._members[key] = Member(key, group, index, submitted=time.time(), has_begun=pid != 0)
+        member = self._members[key] = Member(key, group, index, submitted=group.submitted or 0.0, has_begun=pid != 0, is_held=group.is_held(index))
         if group.native:
             member.id = self._dialect.element_id(group.native, index, len(group.keys))
         elif group.tag not in self._pending:
@@ -96,6 +97,8 @@ class BatchBackend:
             elif isinstance(told, Silent):
                 for member in self._members.values():
                     self._tell(member, f"not known at the moment: {self.where} does not answer: {told.words}")
+            elif isinstance(told, Balked):
+                self._balked(told)
             elif isinstance(told, Accounted):
                 for member in [each for each in self._members.values() if each.absent is not None and each.id in told.jobs]:
                     self._see(member, told.jobs[member.id], boot)
@@ -119,16 +122,14 @@ class BatchBackend:
         member = self._members.get(key)
         if member is None:
             if is_ending:
-                fresh = [launch for launch in self._fresh if launch.key == key]
-                self._fresh = [launch for launch in self._fresh if launch.key != key]
-                self._news.extend(NotBegun(launch.key, "it was stopped before it was submitted") for launch in fresh)
+                self._drop_fresh(key, "it was stopped before it was submitted")
             return
         if not is_ending:
             if member.has_begun:
                 self._centre.order("signal", [member.id], TRANSLATED.get(number, number))  # type: ignore[call-overload]
             return
         member.is_stopped = True
-        if not member.has_begun and self._forbid(member):
+        if not member.has_begun and self._forbid(member, f"it was stopped while it waited at {self.where}"):
             return
         if number == SIGTERM and member.has_begun:
             self._centre.order("signal", [member.id], number)
@@ -136,7 +137,44 @@ class BatchBackend:
             member.cancelled = time.monotonic()
             self._centre.order("cancel", [member.id])
 
-    def _forbid(self, member: Member) -> bool:
+    def hold(self, key: AttemptKey, is_held: bool) -> None:
+        """As NewsBackend.hold."""
+        member = self._members.get(key)
+        if member is None:
+            if is_held:
+                self._drop_fresh(key, RETURNED)
+            return
+        if member.has_begun or member.is_stopped or member.is_held == is_held:
+            return
+        pending = self._pending.get(member.group.tag)
+        if is_held and not member.id and not (pending is not None and pending.is_under_way) and self._forbid(member, RETURNED):
+            return
+        self._note_held(member, is_held)
+        if member.id:
+            self._centre.order("hold" if is_held else "release", [member.id])
+            self._centre.hurry()
+
+    def _note_held(self, member: Member, is_held: bool, refusal: str = "") -> None:
+        member.is_held, member.refusal = is_held, refusal
+        try:
+            member.group.mark_held(member.index, is_held)
+        except OSError as error:
+            self._log.warning("%s: %s", member.key, error)
+        if member.id:
+            self._tell(member, member.reason)
+
+    def _balked(self, told: Balked) -> None:
+        for member in [each for each in self._members.values() if each.id == told.id and not each.has_begun]:
+            is_held = told.what == "release"
+            self._note_held(member, is_held, f"it could not be {'released' if is_held else 'held'}: {told.words}")
+
+    def _drop_fresh(self, key: AttemptKey, reason: str) -> None:
+        """Take back what was started and not submitted yet."""
+        fresh = [launch for launch in self._fresh if launch.key == key]
+        self._fresh = [launch for launch in self._fresh if launch.key != key]
+        self._news.extend(NotBegun(launch.key, reason) for launch in fresh)
+
+    def _forbid(self, member: Member, reason: str) -> bool:
         """See to it that it never begins; False if it has begun."""
         try:
             if not forbid(member.group, member.index):
@@ -146,7 +184,7 @@ class BatchBackend:
             return False
         if member.id:
             self._centre.order("cancel", [member.id])
-        self._news.append(NotBegun(member.key, f"it was stopped while it waited at {self.where}"))
+        self._news.append(NotBegun(member.key, reason))
         self._drop(member)
         return True
 
@@ -178,23 +216,17 @@ class BatchBackend:
     def _form(self, boot: float) -> None:
         """Make submissions of what was started since: those of one job with the same demand together."""
         fresh, self._fresh = self._fresh, []
-        alike: dict[tuple[int, Demand], list[Launch]] = {}
-        for launch in fresh:
-            alike.setdefault((launch.key.job, demand_of(launch)), []).append(launch)
-        most = max(1, min(self._settings.max_array, self._settings.max_pending))
-        for (_, demand), launches in alike.items():
-            for start in range(0, len(launches), most):
-                part = launches[start : start + most]
-                tag = f"hq-{secrets.token_hex(10)}"
-                try:
-                    group = write_group(self._base, tag, part, self._dialect.index_variable, self._settings.python)
-                except (OSError, HqError) as error:
-                    self._news.extend(NotBegun(launch.key, f"{self._base} cannot be written: {error}") for launch in part)
-                    continue
-                self._groups[tag] = group
-                self._pending[tag] = Pending(group, part[0].name, demand)
-                for index, launch in enumerate(part):
-                    self._members[launch.key] = Member(launch.key, group, index, since=boot)
+        for demand, part in alike(fresh, max(1, min(self._settings.max_array, self._settings.max_pending))):
+            tag = f"hq-{secrets.token_hex(10)}"
+            try:
+                group = write_group(self._base, tag, part, self._dialect.index_variable, self._settings.python)
+            except (OSError, HqError) as error:
+                self._news.extend(NotBegun(launch.key, f"{self._base} cannot be written: {error}") for launch in part)
+                continue
+            self._groups[tag] = group
+            self._pending[tag] = Pending(group, part[0].name, demand)
+            for index, launch in enumerate(part):
+                self._members[launch.key] = Member(launch.key, group, index, since=boot)
 
     def _submit(self, boot: float) -> None:
         waiting = sum(1 for member in self._members.values() if member.id and not member.has_begun)
@@ -238,6 +270,7 @@ class BatchBackend:
             member.id, member.submitted, member.listable = id, time.time(), boot
             self._tell(member, "submitted")
         self._centre.order("cancel", gone)
+        self._centre.order("hold", [member.id for key in group.keys if (member := self._members.get(key)) is not None and member.is_held])
         self._centre.hurry()
 
     def _declined(self, told: Declined, boot: float) -> None:
@@ -271,7 +304,7 @@ class BatchBackend:
                 self._tell(member, "listed no more, and nothing says yet how it ended")
 
     def _see(self, member: Member, job: NativeJob, boot: float) -> None:
-        before, member.job = member.job, job
+        member.job = job
         if job.state is NativeState.ENDED:
             member.absent = None
             if member.final is None:
@@ -284,7 +317,7 @@ class BatchBackend:
         elif member.has_begun and member.is_halted != (job.state is NativeState.SUSPENDED):
             member.is_halted = not member.is_halted
             self._news.append(Halted(member.key, member.is_halted, f"suspended at {self.where}" if member.is_halted else ""))
-        if member.has_begun and job.state is NativeState.RUNNING and (before is None or member.reason):
+        if member.has_begun and job.state is NativeState.RUNNING:
             self._tell(member, "")
 
     def _look(self, boot: float) -> None:
@@ -308,11 +341,12 @@ class BatchBackend:
         words = read_words(member.group.path(f"{member.index}.start"))
         if words is None:
             return
-        member.has_begun = True
-        member.reason = ""
+        member.has_begun, member.is_held = True, False
+        member.reason, member.refusal = "", ""
         at = float(words.get("at") or time.time())
         name = f"{self.where} job {member.id or words.get('native')} on {words.get('node')}"
-        self._news.append(Begun(member.key, int(words.get("pid") or 0), at, f"{name}, waited there {format_seconds(max(0.0, at - member.submitted))}"))
+        waited = f", waited there {format_seconds(max(0.0, at - member.submitted))}" if member.submitted else ""
+        self._news.append(Begun(member.key, int(words.get("pid") or 0), at, f"{name}{waited}", member.native))
 
     def _conclude(self, member: Member, boot: float) -> None:
         """Whether it is over, as far as is known."""
@@ -341,11 +375,11 @@ class BatchBackend:
         self._drop(member)
 
     def _tell(self, member: Member, reason: str) -> None:
-        if member.reason != reason:
-            member.reason = reason
-            job = f" (job {member.id})" if member.id else ""
-            waits = "" if member.has_begun else "waiting at "
-            self._news.append(Waits(member.key, f"{waits}{self.where}: {reason}{job}" if reason else ""))
+        member.reason = reason
+        told = member.waits(self.where)
+        if told != member.told:
+            member.told = told
+            self._news.append(told)
 
     def _drop(self, member: Member) -> None:
         self._members.pop(member.key, None)

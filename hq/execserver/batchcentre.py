@@ -20,6 +20,8 @@ AT_ONCE = 200
 SLOWER = 1.5
 #: An order (cancel, signal) that the batch system does not take is given up after so many tries.
 TRIES = 5
+#: Orders of which the later one counts.
+_OPPOSITES = {"hold": "release", "release": "hold"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,16 @@ class Accounted:
     jobs: dict[str, NativeJob]
 
 
-Told = Accepted | Declined | Listed | Silent | Accounted
+@dataclass(frozen=True, slots=True)
+class Balked:
+    """An order to hold or release a job was refused, with these words."""
+
+    what: str
+    id: str
+    words: str
+
+
+Told = Accepted | Declined | Listed | Silent | Accounted | Balked
 
 
 class Centre:
@@ -121,8 +132,10 @@ class Centre:
         if not ids:
             return
         waiting = self._orders.setdefault((what, number), {})
+        void = self._orders.get((_OPPOSITES.get(what, ""), 0), {})
         for id in ids:
             waiting.setdefault(id, 0)
+            void.pop(id, None)
 
     def hurry(self) -> None:
         """Something changed: listings come at the short interval again."""
@@ -146,6 +159,8 @@ class Centre:
     def _give_order(self) -> None:
         (what, number), waiting = next(iter(self._orders.items()))
         ids = list(waiting)[:AT_ONCE]
+        if what in _OPPOSITES and any(waiting[id] for id in ids):
+            ids = ids[:1]  # one of several was refused: which, and why, is learnt one by one
         dialect = self.dialect
         if what == "signal":
             argv = dialect.signal_argv(ids, number)
@@ -182,7 +197,7 @@ class Centre:
                     found.append(self._listed(value, token[1], boot))
             elif token[0] == "order":
                 self._is_ordering = False
-                self._ordered(token[1], token[2], token[3], value, boot)
+                found += self._ordered(token[1], token[2], token[3], value, boot)
         return found
 
     def _listed(self, result: CommandResult, asked: float, boot: float) -> Told:
@@ -197,11 +212,16 @@ class Centre:
         self._interval = min(self._interval * SLOWER, self.settings.poll_longest) if is_same else self.settings.poll_interval
         return Listed(jobs, asked)
 
-    def _ordered(self, what: str, number: int, ids: tuple[str, ...], result: Any, boot: float) -> None:
+    def _ordered(self, what: str, number: int, ids: tuple[str, ...], result: Any, boot: float) -> list[Balked]:
         waiting = self._orders.get((what, number), {})
+        refused: list[Balked] = []
         # of several ids one that is gone makes the command fail; the others were served
         is_done = isinstance(result, CommandResult) and (result.code == 0 or (result.code is not None and not self.dialect.is_transient(result)))
-        if not is_done:
+        if is_done and what in _OPPOSITES and result.code != 0:
+            is_done = len(ids) == 1
+            refused = [Balked(what, ids[0], result.words)] if is_done else []
+            self._log.info("%s of %s: %s", what, ids, result.words)
+        elif not is_done:
             self._log.warning("%s does not take the order to %s: %s", self.dialect.name, what, getattr(result, "words", ""))
             self._next_order = boot + self.settings.retry_delays[0]
         for id in ids:
@@ -212,3 +232,4 @@ class Centre:
                 waiting[id] = tries
         if not waiting:
             self._orders.pop((what, number), None)
+        return refused

@@ -6,6 +6,7 @@
         job.sh           the script that is submitted: it starts hq's runner, and holds nothing of the job
         INDEX.spec       0600: command, environment, streams, limits of one attempt; gone once it must not begin
         INDEX.start      made by the runner before anything else, once for ever: what keeps an attempt from running twice
+        INDEX.held      made while hq has it held there: only what hq holds does hq release
         INDEX.exit       how it ended, by the runner
         native.out       what the batch system and the runner themselves had to say
 """
@@ -41,6 +42,26 @@ class Group:
     def path(self, name: str) -> str:
         """A file of it."""
         return os.path.join(self.directory, name)
+
+    @property
+    def submitted(self) -> float | None:
+        """When its native id became known (Unix time); None: it did not."""
+        try:
+            return os.stat(self.path("native")).st_mtime
+        except OSError:
+            return None
+
+    def is_held(self, index: int) -> bool:
+        """Whether hq holds an attempt at the batch system."""
+        return os.path.lexists(self.path(f"{index}.held"))
+
+    def mark_held(self, index: int, is_held: bool) -> None:
+        """Write down whether hq holds an attempt at the batch system. Raises OSError."""
+        if is_held:
+            _write(self.path(f"{index}.held"), "")
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(f"{index}.held"))
 
 
 def write_group(base: str, tag: str, launches: list[Launch], index_variable: str, python: str) -> Group:

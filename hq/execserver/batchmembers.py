@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from hq.execserver.backends.base import Launch
-from hq.execserver.backends.dialect import Demand, NativeJob
+from hq.execserver.backends.base import Launch, Waits
+from hq.execserver.backends.dialect import Demand, NativeJob, NativeState
 from hq.execserver.batchfiles import Group
 from hq.model.ids import AttemptKey
+from hq.model.runs import NativeRun
 
 
 @dataclass(slots=True)
@@ -20,9 +22,10 @@ class Member:
     index: int
     id: str = ""  # of its native job, once that is known
     job: NativeJob | None = None  # as last listed
-    reason: str = ""  # as last told upward
+    reason: str = ""  # why it waits, as last told upward
+    told: Waits | None = None
     since: float = 0.0  # CLOCK_BOOTTIME when it was taken in
-    submitted: float = 0.0  # Unix time
+    submitted: float = 0.0  # Unix time; 0: not yet
     listable: float = 0.0  # CLOCK_BOOTTIME from which on a listing must show it
     absent: float | None = None  # CLOCK_BOOTTIME since when it is listed no more
     final: float | None = None  # CLOCK_BOOTTIME since when it is known to be over there
@@ -30,7 +33,27 @@ class Member:
     has_begun: bool = False
     is_stopped: bool = False
     is_halted: bool = False
+    is_held: bool = False  # for its owner, by hq
+    refusal: str = ""  # the batch system's words against holding or releasing it
     cancelled: float = 0.0
+
+    @property
+    def native(self) -> NativeRun:
+        """How it stands at the batch system."""
+        job = self.job
+        if job is not None and self.has_begun and job.state is NativeState.PENDING:
+            job = None  # a listing from before
+        return NativeRun(
+            id=self.id, state=job.word if job is not None else "", reason=job.reason if job is not None else "", since=self.submitted or None,
+            is_held=self.is_held, refusal=self.refusal,
+        )  # fmt: skip
+
+    def waits(self, where: str) -> Waits:
+        """What is to be told of it while it goes on as it is."""
+        job = f" (job {self.id})" if self.id else ""
+        how = "" if self.has_begun else "held at " if self.is_held else "waiting at "
+        words = f"; {self.refusal}" if self.refusal else ""
+        return Waits(self.key, f"{how}{where}: {self.reason}{job}{words}" if self.reason else "", self.native)
 
 
 @dataclass(slots=True)
@@ -50,6 +73,14 @@ def demand_of(launch: Launch) -> Demand:
     """What a batch system must give for a launch."""
     time_limit = None if launch.time_limit is None else launch.time_limit + launch.grace
     return Demand(slots=launch.slots, memory=launch.memory, time=time_limit, resources=tuple(sorted(launch.resources.items())))
+
+
+def alike(launches: Iterable[Launch], most: int) -> list[tuple[Demand, list[Launch]]]:
+    """Launches of one job that ask for the same, together, at most so many."""
+    found: dict[tuple[int, Demand], list[Launch]] = {}
+    for launch in launches:
+        found.setdefault((launch.key.job, demand_of(launch)), []).append(launch)
+    return [(demand, some[start : start + most]) for (_, demand), some in found.items() for start in range(0, len(some), most)]
 
 
 def demand_of_words(words: dict[str, Any]) -> Demand:

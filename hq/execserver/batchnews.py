@@ -1,12 +1,12 @@
-"""What a batch system's backend tells, as events for the core; and what of it stands in the journal."""
+"""What backends tell, as events for the core; and what of a batch system's news stands in the journal."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from hq.core.runner_events import Event, RunHalted, RunNoted, RunStarted, RunWaits, StartFailed
-from hq.execserver.backends.base import Backend, Begun, Halted, News, NotBegun, Waits
+from hq.core.runner_events import Event, RunEnded, RunHalted, RunNoted, RunStarted, RunWaits, StartFailed
+from hq.execserver.backends.base import Backend, Begun, Ended, Halted, News, NotBegun, Waits
 from hq.execserver.bootstrap import Bootstrap
 from hq.kernel.clock import Now
 from hq.kernel.places import hq_home
@@ -24,6 +24,10 @@ class NewsBackend(Backend, Protocol):
 
     def take_news(self) -> list[News]:
         """What became known of runs since the last time, apart from their ends."""
+        ...
+
+    def hold(self, key: AttemptKey, is_held: bool) -> None:
+        """Keep a run from beginning, or no longer. What was not given to the batch system yet is given back; what has begun goes on."""
         ...
 
     def wake(self) -> float | None:
@@ -52,13 +56,19 @@ def scripts_dir(bootstrap: Bootstrap, run_dir: str) -> str:
     return os.path.join(run_dir, "scripts")
 
 
+def run_ended(each: Ended, now: Now) -> RunEnded:
+    """The end of a run."""
+    return RunEnded(key=each.key, at=now.wall if each.at is None else each.at, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,
+                    reason=each.reason, has_leftovers=each.has_leftovers, is_memory=each.is_memory, cause=each.cause)  # fmt: skip
+
+
 def batch_events(server: ExecServer, batch: NewsBackend, now: Now) -> list[Event]:
     """The news since the last time."""
     events: list[Event] = []
     for news in batch.take_news():
         key = news.key
         if isinstance(news, Waits):
-            events.append(RunWaits(key, news.reason))
+            events.append(RunWaits(key, news.reason, news.native))
         elif isinstance(news, Halted):
             events.append(RunHalted(key, news.is_suspended, news.reason))
         elif isinstance(news, Begun):
@@ -67,7 +77,7 @@ def batch_events(server: ExecServer, batch: NewsBackend, now: Now) -> list[Event
             server.journal.note(t="started", key=key, pid=news.pid or 1, at=news.at)
             if news.note:
                 events.append(RunNoted(key, news.note))
-            events.append(RunStarted(key, news.pid, news.at))
+            events.append(RunStarted(key, news.pid, news.at, news.native))
         elif isinstance(news, NotBegun):
             server.tags.pop(key, None)
             server.journal.note(t="unstarted", key=key)

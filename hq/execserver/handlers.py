@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hq import VERSION
-from hq.core.runner_events import BlobsArrived, Event, Granted, Ordered, OrderRefused, SignalAsked, SlotsSet, StopAsked
+from hq.core.runner_events import BlobsArrived, Event, Granted, HoldAsked, Ordered, OrderRefused, SignalAsked, SlotsSet, StopAsked
 from hq.errors import HqError
 from hq.execserver.outputs import read_piece
 from hq.kernel.clock import Now
@@ -15,7 +15,7 @@ from hq.model.runs import StartOrder
 from hq.protocol.base import Message, Problem
 from hq.protocol.jobs import LogData, LogFetch
 from hq.protocol.peers import PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerRefused, PeerShutdown
-from hq.protocol.runs import BlobPut, ExecWelcome, RunRecorded, RunSignal, RunStart, RunStop
+from hq.protocol.runs import BlobPut, ExecWelcome, RunHold, RunRecorded, RunSignal, RunStart, RunStop
 
 if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
@@ -62,6 +62,11 @@ def on_signal(server: ExecServer, message: RunSignal, now: Now) -> list[Event]:
         server.log.warning("signal %d is none", message.signal)
         return []
     return [SignalAsked(key, message.signal) for key in message.runs]
+
+
+def on_hold(server: ExecServer, message: RunHold, now: Now) -> list[Event]:
+    """What has not begun is to be held, or let go on."""
+    return [HoldAsked(key, message.is_held) for key in message.runs]
 
 
 def on_recorded(server: ExecServer, message: RunRecorded, now: Now) -> list[Event]:
@@ -126,6 +131,7 @@ HANDLERS: dict[type[Message], Callable[[Any, Any, Now], list[Event]]] = {
     RunStart: on_start,
     RunStop: on_stop,
     RunSignal: on_signal,
+    RunHold: on_hold,
     RunRecorded: on_recorded,
     BlobPut: on_blobs,
     ExecWelcome: on_welcome,

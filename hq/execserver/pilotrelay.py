@@ -17,7 +17,19 @@ from hq.model.states import Outcome
 from hq.protocol.base import Message
 from hq.protocol.codec import envelope
 from hq.protocol.peers import PeerBye, PeerHeartbeat, PeerShutdown
-from hq.protocol.runs import BlobGet, BlobPut, ExecHello, ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
+from hq.protocol.runs import (
+    BlobGet,
+    BlobPut,
+    ExecHello,
+    ExecWelcome,
+    RunHold,
+    RunRecorded,
+    RunReported,
+    RunRoll,
+    RunSignal,
+    RunStart,
+    RunStop,
+)
 
 HEARTBEAT = 5.0
 SILENT = 4  # heartbeats
@@ -137,6 +149,10 @@ class PilotRelay:
     def signal(self, link: Link, key: AttemptKey, number: int) -> None:
         """Send a signal."""
         self._send(link, RunSignal(host=self._host, runs=(key,), signal=number))
+
+    def hold(self, link: Link, key: AttemptKey, is_held: bool) -> None:
+        """What it has not begun is given back."""
+        self._send(link, RunHold(host=self._host, runs=(key,), is_held=is_held))
 
     def dismiss(self, link: Link) -> None:
         """It is to end once it has nothing to do."""

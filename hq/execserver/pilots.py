@@ -7,6 +7,7 @@ holds. What a pilot had when it vanished is lost, and run again if it may be: th
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from logging import Logger
 
@@ -17,7 +18,7 @@ from hq.execserver.pilotrelay import Link, PilotRelay
 from hq.model.batch import BatchSettings
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
-from hq.model.runs import RunReport, StartOrder
+from hq.model.runs import RETURNED, NativeRun, RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
 
 #: With mode auto: from so many fitting tasks at once on, pilots are worth their start.
@@ -45,6 +46,7 @@ class PilotBackend:
         self._log = log
         self._fresh: list[Launch] = []
         self._queue: dict[AttemptKey, int] = {}  # slots
+        self._since: dict[AttemptKey, float] = {}  # Unix time when it came
         self._given: dict[AttemptKey, str] = {}  # attempt → pilot
         self._begun: set[AttemptKey] = set()
         self._orphans: dict[AttemptKey, float | None] = {}
@@ -72,6 +74,7 @@ class PilotBackend:
         if not self._fits(launch):
             return self._forward.start(launch)
         self._fresh.append(launch)
+        self._since[launch.key] = time.time()
         return Submitted()
 
     def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
@@ -101,6 +104,7 @@ class PilotBackend:
         is_few = self._settings.mode == "auto" and len(fresh) < AUTO_FROM and not any(link.free for link in self._relay.links.values())
         for launch in fresh:
             if is_few:
+                self._since.pop(launch.key, None)
                 self._forward.start(launch)
             else:
                 self._queue[launch.key] = launch.slots
@@ -128,7 +132,8 @@ class PilotBackend:
             self._begun.add(key)
             pilot = self._fleet.pilots.get(link.tag)
             note = f"{self.where} job {pilot.id if pilot else '?'} (pilot) on {link.machine}"
-            self._news.append(Begun(key, report.pid or 0, report.started or report.at, note))
+            native = NativeRun(id=pilot.id if pilot else "", since=self._since.pop(key, None))
+            self._news.append(Begun(key, report.pid or 0, report.started or report.at, note, native))
         if report.kind is RunKind.ENDED:
             link.note(max(0.0, report.at - (report.started or report.at)))
             cause = None if report.outcome in (None, Outcome.OK) else (report.outcome, report.reason)
@@ -221,15 +226,29 @@ class PilotBackend:
         link = self._relay.links.get(self._given.get(key, ""))
         waits = key in self._queue or any(launch.key == key for launch in self._fresh)
         if waits and is_ending:
-            self._fresh = [launch for launch in self._fresh if launch.key != key]
-            self._drop(key)
-            self._news.append(NotBegun(key, f"it was stopped while it waited at {self.where}"))
+            self._take_back(key, f"it was stopped while it waited at {self.where}")
         elif link is not None and is_ending:
             self._relay.stop(link, key, "stopped")
         elif link is not None:
             self._relay.signal(link, key, number)
         elif key not in self._given:
             self._forward.signal(key, number, is_ending)
+
+    def hold(self, key: AttemptKey, is_held: bool) -> None:
+        """As NewsBackend.hold: what waits for a pilot, or in one, waits in hq as well."""
+        link = self._relay.links.get(self._given.get(key, ""))
+        if key in self._queue or any(launch.key == key for launch in self._fresh):
+            if is_held:
+                self._take_back(key, RETURNED)
+        elif link is not None:
+            self._relay.hold(link, key, is_held)
+        elif key not in self._given and key not in self._orphans:
+            self._forward.hold(key, is_held)
+
+    def _take_back(self, key: AttemptKey, reason: str) -> None:
+        self._fresh = [launch for launch in self._fresh if launch.key != key]
+        self._drop(key)
+        self._news.append(NotBegun(key, reason))
 
     def look(self) -> list[Seen]:
         """As Backend.look."""
@@ -241,7 +260,7 @@ class PilotBackend:
         self._forward.forget(key)
 
     def _drop(self, key: AttemptKey) -> None:
-        for where in (self._queue, self._given, self._orphans):
+        for where in (self._queue, self._given, self._orphans, self._since):
             where.pop(key, None)
         self._begun.discard(key)
 

@@ -18,7 +18,7 @@ from hq.model.states import RunKind
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.peers import PeerBye, PeerHeartbeat, PeerRefused
-from hq.protocol.runs import ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStop
+from hq.protocol.runs import ExecWelcome, RunHold, RunRecorded, RunReported, RunRoll, RunSignal, RunStop
 
 if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
@@ -30,11 +30,11 @@ RESEND_AT_MOST = 200
 
 
 class SecondUpstream:
-    """The link to hq-server. `handlers` are those for words of the user-server, of which only stops and signals are used."""
+    """The link to hq-server. `handlers` are those for words of the user-server, of which only stops, signals and holds are used."""
 
     def __init__(self, make_port: Callable[[str], Port], handlers: dict[type[Message], Callable[[Any, Any, Now], list[Event]]]) -> None:
         self._make_port = make_port
-        used: tuple[type[Message], ...] = (RunStop, RunSignal)
+        used: tuple[type[Message], ...] = (RunStop, RunSignal, RunHold)
         self._handlers = {kind: handlers[kind] for kind in used}
         self._dialer: Dialer | None = None
         self._alone_since: float | None = None

@@ -128,6 +128,10 @@ class TaskRecord:
 
     `exit_code` and `signal` exclude each other. `max_rss` is bytes, `cpu` seconds of user and system time.
     `started` and `ended` are the exec-server's words, moved to hq-server's clock by the time the report took.
+
+    `native_…`: its job at a batch system, that system's own words for state and reason, and since when it has been waiting there; so
+    from `native_since` to `started` is the batch system's time, all before it hq's. `is_held`: its owner holds it although it is placed:
+    it is not to start, wherever it waits.
     """
 
     job: int
@@ -147,11 +151,28 @@ class TaskRecord:
     max_rss: int | None = None
     cpu: float | None = None
     reason: str = ""
+    native_id: str = ""
+    native_state: str = ""
+    native_reason: str = ""
+    native_since: float | None = None
+    is_held: bool = False
 
     @property
     def key(self) -> TaskKey:
         """The task's name."""
         return TaskKey(self.job, self.index)
+
+    @property
+    def shown_state(self) -> TaskState:
+        """The state as people see it: what is held where it waits is held."""
+        return TaskState.HELD if self.is_held and self.state is TaskState.STARTING else self.state
+
+    def native_wait(self, now: float) -> float | None:
+        """Seconds that it waited at a batch system, up to now if it waits there still. None: at none."""
+        if self.native_since is None:
+            return None
+        until = self.started if self.started is not None else self.ended if self.state is TaskState.FINISHED else None
+        return max(0.0, (now if until is None else until) - self.native_since)
 
 
 def check_spec(spec: JobSpec) -> None:

@@ -17,6 +17,9 @@ class Row:
     `state` of an array is the liveliest of its tasks' states (running > starting > suspended > host_lost > waiting > held >
     finished), `tasks` counts them by state, and outcomes of finished ones as `finished:OUTCOME`. Moments are Unix time
     (seconds), `max_rss` bytes, `cpu_seconds` seconds; None where there is none. `reason` says why it waits, failed or was refused.
+
+    `native_…`: its job at a batch system; `native_state` and `native_reason` are that system's own words while it is there, `native_since`
+    is when it took the job, `native_wait_seconds` how long it waited there (so far).
     """
 
     id: int
@@ -40,6 +43,11 @@ class Row:
     cpu_seconds: float | None = None
     reason: str = ""
     info: str = ""
+    native_id: str | None = None
+    native_state: str | None = None
+    native_reason: str | None = None
+    native_since: float | None = None
+    native_wait_seconds: float | None = None
     array: str | None = None  # the index set, for the row of an array job
     tasks: dict[str, int] = field(default_factory=dict)
 

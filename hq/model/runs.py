@@ -38,10 +38,25 @@ class StartOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NativeRun:
+    """How an attempt stands at a batch system: its job there, that system's own words for state and reason, and since when it has it (Unix time).
+
+    `is_held`: it is kept from starting there, for hq asked so. `refusal`: the batch system's words against that.
+    """
+
+    id: str = ""
+    state: str = ""
+    reason: str = ""
+    since: float | None = None
+    is_held: bool = False
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """The exec-server's word about one attempt. Moments are ITS clock; `sent` on the message lets them be moved.
 
-    `heir`: the queued attempt that got the slots of this one, which has ended.
+    `heir`: the queued attempt that got the slots of this one, which has ended. `native`: where a batch system runs it.
     For ENDED: `outcome` is OK, FAILED, TIMEOUT, MEMORY or CANCELLED; LOST where the truth cannot be known, with the reason.
     """
 
@@ -59,6 +74,7 @@ class RunReport:
     cpu: float | None = None
     reason: str = ""
     heir: AttemptKey | None = None
+    native: NativeRun | None = None
 
     @property
     def key(self) -> AttemptKey:

@@ -42,6 +42,18 @@ class RunSignal(Message, frozen=True, kw_only=True, tag="run.signal"):
     signal: int
 
 
+class RunHold(Message, frozen=True, kw_only=True, tag="run.hold"):
+    """Keep these attempts from starting where they wait, or (`is_held` false) let them start again.
+
+    What only waits for a slot of hq's own is given back instead (NEVER_STARTED, RETURNED); what has begun goes on.
+    """
+
+    sent_by: ClassVar = RELAY
+    host: str
+    runs: tuple[AttemptKey, ...]
+    is_held: bool = True
+
+
 class RunReported(Message, frozen=True, kw_only=True, tag="run.reported"):
     """What became of attempts on `host`. `sequence` rises with each message of an exec-server's spool; `sent` is the exec-server's clock on sending."""
 

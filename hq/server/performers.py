@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hq.core.events import Action, AnnounceHosts, DropKeys, Reply, SignalRuns, StartRuns, StopRuns
+from hq.core.events import Action, AnnounceHosts, DropKeys, HoldRuns, Reply, SignalRuns, StartRuns, StopRuns
 from hq.protocol.base import Message
 from hq.protocol.peers import HostsListed, PeerRefused
-from hq.protocol.runs import RunSignal, RunStart, RunStop
+from hq.protocol.runs import RunHold, RunSignal, RunStart, RunStop
 from hq.server import probe
 from hq.server.requests import Request, disabled_text
 
@@ -27,6 +27,8 @@ def perform(server: Server, actions: Sequence[Action]) -> None:
                     host=action.host, runs=action.runs, outcome=action.outcome, reason=action.reason, is_only_queued=action.is_only_queued))  # fmt: skip
             case SignalRuns():
                 _tell(server, action.user, RunSignal(host=action.host, runs=action.runs, signal=action.signal))
+            case HoldRuns():
+                _tell(server, action.user, RunHold(host=action.host, runs=action.runs, is_held=action.is_held))
             case Reply():
                 if isinstance(action.token, Request):
                     action.token.settle(action.value)
@@ -59,7 +61,7 @@ def _why_out(server: Server, user: str) -> str:
 
 def _tell(server: Server, user: str, message: Message) -> None:
     session = server.sessions.of(user)
-    if isinstance(message, RunStop | RunSignal):
+    if isinstance(message, RunStop | RunSignal | RunHold):
         visitor = server.visits.of(user, message.host)
         if visitor is not None:  # its exec-server is here itself, for it cannot reach its user-server
             server.outbox.tell(visitor, message)

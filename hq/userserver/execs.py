@@ -20,11 +20,11 @@ from hq.kernel.bus import Peer, Port
 from hq.kernel.clock import Now
 from hq.model.host import HostSpec
 from hq.model.ids import AttemptKey, TaskKey
-from hq.model.runs import RunReport
+from hq.model.runs import RETURNED, RunReport
 from hq.model.states import LinkState
 from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.peers import CheckStep, HostLink, HostLoad, KeyRegister, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
-from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
+from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunHold, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
 from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer
 from hq.userserver.dialling import Dialling
@@ -145,8 +145,7 @@ class ExecLinks:
         host = message.host
         if not message.is_only_queued:
             self.ledger.stopped(message.runs)
-        removed = [key for key in self.waiting.remove(host, message.runs) if not self._doubts.may_be_there(host, key)]
-        if removed:
+        if removed := self._unsent(host, message.runs):
             self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
             rest = tuple(key for key in message.runs if AttemptKey(*key) not in set(removed))
             message = msgspec.structs.replace(message, runs=rest)
@@ -166,6 +165,17 @@ class ExecLinks:
             self._connections.send(message.host, message)
         else:
             self._log.warning("signal %d for %d attempts on %s was dropped: no link", message.signal, len(message.runs), message.host)
+
+    def hold(self, message: RunHold) -> None:
+        """Holds: what waits here is given back. Without a link the rest is dropped: hq-server asks again after the roll."""
+        if message.is_held and (removed := self._unsent(message.host, message.runs)):
+            self._never(message.host, removed, RETURNED)
+        if message.host in self._ready:
+            self._connections.send(message.host, message)
+
+    def _unsent(self, host: str, runs: Iterable[AttemptKey]) -> list[AttemptKey]:
+        """Those of the attempts whose orders have not left here; they never will."""
+        return [key for key in self.waiting.remove(host, runs) if not self._doubts.may_be_there(host, key)]
 
     def recorded(self, message: RunRecorded) -> None:
         """Reports of a host are durable: its spool may forget them."""

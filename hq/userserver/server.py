@@ -22,7 +22,7 @@ from hq.protocol.base import Message
 from hq.protocol.codec import envelope
 from hq.protocol.jobs import JobQuery, JobRows
 from hq.protocol.peers import HostsListed, PeerRefused, PeerWelcome
-from hq.protocol.runs import RunRecorded, RunSignal, RunStart, RunStop
+from hq.protocol.runs import RunHold, RunRecorded, RunSignal, RunStart, RunStop
 from hq.userserver import requests
 from hq.userserver.access import AccessFile
 from hq.userserver.asker import Asker
@@ -156,6 +156,8 @@ class UserServer:
             self.execs.stop(message)
         elif isinstance(message, RunSignal):
             self.execs.signal(message)
+        elif isinstance(message, RunHold):
+            self.execs.hold(message)
         elif isinstance(message, RunRecorded):
             self.execs.recorded(message)
         elif isinstance(message, HostsListed):

@@ -7,10 +7,14 @@ import stat
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
+import hq.db
+from hq.db import convert, tables
 from hq.db.engine import (
     advice,
     check_revision,
@@ -26,6 +30,8 @@ from hq.db.store import Store
 from hq.db.tables import metadata
 from hq.errors import DatabaseError, HqError
 from hq.model.changes import Changes
+from hq.model.states import TaskState
+from tests.support.dbrecords import make_job
 from tests.support.mariadb import MariaDB
 
 both = pytest.mark.parametrize("blank", ["sqlite", "mariadb"], indirect=True)
@@ -71,12 +77,34 @@ def test_a_newer_database_is_left_alone(blank: Engine) -> None:
     assert revision(blank) == "9999"
 
 
+def at_revision(engine: Engine, name: str) -> None:
+    """The tables as the hq of that revision made them."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(hq.db.__file__).parent / "migrations"))
+    with engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, name)
+
+
 @both
-def test_an_older_database_names_the_upgrade(blank: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_tables(blank)
-    monkeypatch.setattr("hq.db.engine.expected_revision", lambda: "0002")
-    with pytest.raises(DatabaseError, match="older revision 0001.*hq-dbadmin --upgrade"):
+def test_an_older_database_names_the_upgrade_which_keeps_what_is_there(blank: Engine) -> None:
+    at_revision(blank, "0001")
+    columns = [column.name for column in tables.job.columns]
+    row = convert.job_row(make_job(1))
+    with blank.connect().execution_options(is_writer=True) as connection, connection.begin():
+        connection.execute(tables.job.insert().values({name: row[name] for name in columns}))
+        old = text("INSERT INTO task (job, idx, attempt, {q}user{q}, slots, host, since, state, reason) "
+                   "VALUES (1, -1, 1, 'alice', 1, 'node1', '2026-01-01 00:00:00.000000', 'running', '')".replace("{q}", "`"))  # fmt: skip
+        connection.execute(old)
+    with pytest.raises(DatabaseError, match=f"older revision 0001, this hq needs {expected_revision()}.*hq-dbadmin --upgrade"):
         check_revision(blank)
+    upgrade(blank)
+    check_revision(blank)
+    with blank.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+        assert connection.execute(text("SELECT native_id, native_wait_seconds FROM v_task")).one() == (None, None)
+    (task,) = Store(blank).load().tasks
+    assert (task.state, task.native_id, task.native_since, task.is_held) == (TaskState.RUNNING, "", None, False)
 
 
 @both

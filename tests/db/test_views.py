@@ -9,11 +9,14 @@ import pytest
 from sqlalchemy import Engine, select, text
 
 from hq.db import tables
+from hq.db.queries import ended_rows
 from hq.db.store import Store
 from hq.db.views import VIEWS
 from hq.model.changes import AuditRecord, Changes
 from hq.model.host import LoadSample
+from hq.model.ids import PLAIN, TaskKey
 from hq.model.job import Wishes
+from hq.model.selection import Selection
 from hq.model.states import Outcome, TaskState
 from tests.support.dbrecords import T0, end_task, ended_job, make_job, make_task
 
@@ -22,10 +25,10 @@ COLUMNS = {
     "v_job": "job user_name name group_name queue slots priority is_array task_count state outcome exit_code signal_number submitted started "
     "ended wall_seconds cpu_seconds max_rss old_state",
     "v_task": "job idx attempt user_name host slots state outcome exit_code signal_number since started ended wall_seconds cpu_seconds max_rss "
-    "old_state",
+    "native_id native_wait_seconds old_state",
     "v_usage_by_user_day": "day user_name tasks tasks_ok slot_seconds cpu_seconds",
     "v_host_load": "host at user_name load1 load5 load15 cores memory_total memory_free",
-    "v_wait_time": "job idx user_name queue slots priority submitted started wait_seconds",
+    "v_wait_time": "job idx user_name queue slots priority submitted started wait_seconds native_wait_seconds",
     "v_audit": "id at actor role action owner target",
 }
 
@@ -33,7 +36,7 @@ COLUMNS = {
 @pytest.fixture
 def filled(store: Store) -> Engine:
     """One job in each of some states."""
-    store.write(ended_job(make_job(1), end_task(make_task(1, slots=4), cpu=2.5)))
+    store.write(ended_job(make_job(1), end_task(make_task(1, slots=4, native_id="77", native_since=T0 + 0.25), cpu=2.5)))
     store.write(ended_job(make_job(2), end_task(make_task(2), Outcome.FAILED, exit_code=3)))
     changes = Changes(jobs={id: make_job(id, wishes=Wishes(is_held=id == 6)) for id in (3, 4, 5, 6)})
     for id, state in ((3, TaskState.RUNNING), (4, TaskState.STARTING)):
@@ -90,6 +93,18 @@ def test_times_are_seconds(filled: Engine) -> None:
     assert (float(row["wall_seconds"]), row["cpu_seconds"]) == (9.0, 2.5)
     waits = _all(filled, "SELECT job, wait_seconds FROM v_wait_time ORDER BY job")
     assert [(row["job"], float(row["wait_seconds"])) for row in waits] == [(1, 1.0), (2, 1.0), (3, 1.25)]
+
+
+def test_what_waited_at_a_batch_system_is_counted_apart(filled: Engine, store: Store) -> None:
+    for view in ("v_task", "v_wait_time"):
+        rows = _all(filled, f"SELECT native_wait_seconds FROM {view} ORDER BY job")
+        assert [None if row["native_wait_seconds"] is None else float(row["native_wait_seconds"]) for row in rows][:3] == [0.75, None, None], view
+    held = make_task(4, state=TaskState.STARTING, started=None, native_id="78", is_held=True)
+    store.write(Changes(tasks={held.key: held}))
+    (row,) = _all(filled, "SELECT t.native_id, t.state, t.old_state, j.state AS job_state FROM v_task t JOIN v_job j ON j.job = t.job WHERE t.job = 4")
+    assert tuple(row.values()) == ("78", "held", "waiting", "held")
+    (listed,) = ended_rows(filled, Selection(tasks=(TaskKey(1, PLAIN),)), "alice", False, 10)
+    assert (listed.native_id, listed.native_since, listed.native_wait_seconds) == ("77", T0 + 0.25, 0.75)
 
 
 def test_usage_by_user_and_day(filled: Engine) -> None:

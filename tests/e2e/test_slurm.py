@@ -171,13 +171,8 @@ def test_a_worker_that_dies_takes_waiting_and_running_jobs_over(site: BatchSite)
 
 def test_an_array_spreads_over_ssh_hosts_and_slurm(install: Path, hosts: Hosts, slurm: SlurmCluster) -> None:
     with Site(install, rows=["node1:4:ssh", "node2:4:openssh", "centre:24:local"], hosts=hosts) as made:
-        table = made.etc / "cluster.tab"
-        lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-        lines = [f"{line}\t{'backend' if line.startswith('short_name') else 'slurm' if line.startswith('centre') else 'process'}" for line in lines]
-        table.write_text("\n".join(lines) + "\n")
         options = [*(f"  {name}: {value}" for name, value in QUICK.items()), f"  environment: {{SLURM_CONF: {slurm.conf}}}"]
-        (made.etc / "backends.yaml").write_text("centre:\n" + "\n".join(options) + "\n")
-        made.admin("reload").ok()
+        made.make_batch("centre", "slurm", "\n".join(options))
         job = made.submit("alice", "-a", "1-200", "id -un; sleep 0.2; exit $((HQ_ARRAY_INDEX % 50 == 0))")
         assert made.client("alice", "wait", job, timeout=110).rc == 1
         row = made.row("alice", job)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hq.model.ids import AttemptKey
-from hq.model.runs import StartOrder
+from hq.model.runs import NativeRun, StartOrder
 from hq.model.states import RunKind
-from hq.protocol.runs import RunStart
+from hq.protocol.runs import RunHold, RunStart
 from tests.support.execserver import HOST, ExecSite
 
 QUICK: dict[str, Any] = {"poll_interval": 0.3, "poll_longest": 0.6, "look_interval": 0.1, "exit_grace": 1.0, "retry_delays": [0.5, 1.0], "command_timeout": 20.0}
@@ -21,6 +21,7 @@ class BatchSite(ExecSite):
         super().__init__(root, slots)
         self._backend = backend
         self._settings = {**QUICK, **settings}
+        self.tools = root / "tools"
 
     def line(self, **changes: Any) -> dict[str, Any]:
         """As ExecSite.line."""
@@ -41,6 +42,22 @@ class BatchSite(ExecSite):
             return next((reason for reason in reasons if words in reason), "")
 
         return str(self.upstream.until(found, f"{key} to wait for '{words}'", 30))
+
+    def hold(self, *keys: AttemptKey, is_held: bool = True) -> None:
+        """Order that attempts be held, or let go."""
+        self.upstream.send(RunHold(host=HOST, runs=keys, is_held=is_held))
+
+    def native(self, key: AttemptKey) -> NativeRun:
+        """How an attempt stands at the batch system, as it was told last."""
+        found = [report.native for report in self.upstream.reports if report.key == key and report.native is not None]
+        return found[-1] if found else NativeRun()
+
+    def tool(self, name: str, script: str) -> None:
+        """Put a program before the batch system's own of that name. Needs `path` to be `tools`."""
+        path = self.tools / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n" + script)
+        path.chmod(0o755)
 
     def said(self, job: int, suffix: str = "out") -> bytes:
         """What a job wrote to its default output file."""

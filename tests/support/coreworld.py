@@ -9,6 +9,7 @@ from hq.core.cluster import Cluster
 from hq.core.events import (
     Accepted,
     Event,
+    HoldRuns,
     JobsActedOn,
     JobsSubmitted,
     LinkChanged,
@@ -196,6 +197,11 @@ class World:
     def stops(self) -> list[tuple[str, AttemptKey]]:
         """Stops of the last step, with their hosts."""
         return [(action.host, run) for action in self.last.actions if isinstance(action, StopRuns) for run in action.runs]
+
+    @property
+    def holds(self) -> list[tuple[str, AttemptKey, bool]]:
+        """Holds and releases of the last step, with their hosts."""
+        return [(action.host, run, action.is_held) for action in self.last.actions if isinstance(action, HoldRuns) for run in action.runs]
 
     @property
     def signals(self) -> list[SignalRuns]:

@@ -117,4 +117,5 @@ def tasks_of(record: JobRecord) -> st.SearchStrategy[TaskRecord]:
         started=st.none() | moments, ended=st.none() | moments, pid=st.none() | st.integers(1, 2**62),
         outcome=st.none() | st.sampled_from(Outcome), exit_code=st.none() | st.integers(0, 255), signal=st.none() | st.integers(1, 64),
         max_rss=sizes, cpu=st.none() | st.floats(0, 1e9), reason=texts,
+        native_id=st.text(max_size=60), native_state=st.text(max_size=60), native_reason=texts, native_since=st.none() | moments, is_held=st.booleans(),
     )  # fmt: skip

@@ -129,6 +129,18 @@ class Site:
         until(lambda: self.row(user, job)["state"] == state, timeout, f"job {job} to be {state}")
         return self.row(user, job)
 
+    def make_batch(self, host: str, backend: str, options: str = "") -> None:
+        """Make a host of cluster.tab a synthetic one, with these lines for its block in backends.yaml."""
+        table = self.etc / "cluster.tab"
+        lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
+        if "backend" not in lines[0].split("\t"):
+            lines = [f"{line}\t{'process' if number else 'backend'}" for number, line in enumerate(lines)]
+        lines = [f"{line.rpartition(chr(9))[0]}\t{backend}" if line.split("\t")[0] == host else line for line in lines]
+        table.write_text("\n".join(lines) + "\n")
+        with (self.etc / "backends.yaml").open("a") as file:
+            file.write(f"{host}:\n{options}\n")
+        self.admin("reload").ok()
+
     def _write_addresses(self, hosts: Hosts) -> None:
         """Put the addresses of the test hosts into the column full_name."""
         table = self.etc / "cluster.tab"

@@ -78,10 +78,12 @@ class SlurmCluster:
         self.conf.write_text(_CONF.format(host=host, port=ports[0], base=self.base, nodes="\n".join(lines)))
         # must be there beside slurm.conf, and not empty
         (self.base / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        self._address = ""
         self.environment = {"PATH": _PATH, "SLURM_CONF": str(self.conf), "LC_ALL": "C"}
 
     def __enter__(self) -> SlurmCluster:
         try:
+            self._address = lend_address()
             key = self.base / "munge.key"
             key.write_bytes(os.urandom(128))
             key.chmod(0o400)
@@ -103,6 +105,8 @@ class SlurmCluster:
         # a slurmstepd outlives its slurmd on purpose: those of this cluster, and their jobs
         until(lambda: not self._kill_steps(), 10, "end of the last steps")
         shutil.rmtree(self.base, ignore_errors=True)
+        if self._address:
+            subprocess.run(["ip", "address", "del", self._address, "dev", "lo"], check=False)
 
     def _kill_steps(self) -> int:
         """Kill what runs in this cluster's name; how many there were. A new one may be just being made."""
@@ -149,6 +153,16 @@ class SlurmCluster:
     def _daemon(self, *argv: str) -> None:
         done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, (argv, done.stderr)
+
+
+def lend_address() -> str:
+    """Give loopback an address outside 127/8 if this machine has none, for Slurm resolves no name otherwise (AI_ADDRCONFIG); the address, or nothing."""
+    try:
+        socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, flags=socket.AI_ADDRCONFIG)
+    except socket.gaierror:
+        done = subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=False, capture_output=True)
+        return "192.0.2.1/32" if done.returncode == 0 else ""
+    return ""
 
 
 def free_ports(count: int) -> list[int]:

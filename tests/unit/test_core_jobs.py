@@ -156,6 +156,7 @@ def test_one_task_of_an_array_is_held_and_cancelled_by_itself_and_the_cursor_pas
 def test_hold_and_release_of_a_job() -> None:
     world = World([host("n1", 1)])
     first, second = world.submit(), world.submit()
+    world.report("n1", AttemptKey(first, PLAIN, 1), RunKind.STARTED)
     assert world.act("hold", str(first))[0][1] is False
     assert world.act("hold", str(second)) == [(str(second), True, "held")]
     world.end("n1", AttemptKey(first, PLAIN, 1))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from hq.model.ids import AttemptKey
 from hq.model.job import DEFAULT_GRACE, DEFAULT_OUTPUT_LIMIT
+from hq.model.runs import NativeRun
 from hq.model.states import Outcome, OutputAction
 
 #: Exit codes of runs that never came to their command, as env(1) and docker give them.
@@ -76,6 +77,7 @@ class Waits:
 
     key: AttemptKey
     reason: str
+    native: NativeRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Begun:
     pid: int
     at: float
     note: str = ""
+    native: NativeRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
