@@ -14,7 +14,7 @@ class Fence:
 
     def __init__(self) -> None:
         self._seen: dict[AttemptKey, None] = {}  # attempts that are over, or never will be
-        self._latest: dict[TaskKey, int] = {}  # highest attempt of each task that is known here
+        self._latest: dict[tuple[int, ...], int] = {}  # highest attempt of each task (job, index) that is known here
 
     def __contains__(self, key: object) -> bool:
         return key in self._seen
@@ -29,7 +29,9 @@ class Fence:
 
     def note(self, key: AttemptKey) -> None:
         """An attempt is known now."""
-        self._latest[key.task] = max(key.attempt, self._latest.get(key.task, 0))
+        task = key[:2]  # not key.task: this is done several times for each run
+        if key.attempt > self._latest.get(task, 0):
+            self._latest[task] = key.attempt
 
     def done(self, key: AttemptKey, live: Container[AttemptKey] = ()) -> None:
         """An attempt is over. What was over long ago is forgotten, but for tasks with an attempt in `live`."""
@@ -38,5 +40,5 @@ class Fence:
         while len(self._seen) > MAX_SEEN:
             oldest = next(iter(self._seen))
             del self._seen[oldest]
-            if self._latest.get(oldest.task) == oldest.attempt and oldest not in live:
-                del self._latest[oldest.task]
+            if self._latest.get(oldest[:2]) == oldest.attempt and oldest not in live:
+                del self._latest[oldest[:2]]

@@ -7,13 +7,10 @@ slots of its own: hq-server may have promised every other slot of the host to so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-from hq.core.runner_run import Phase, Run
+from hq.core.runner_run import Demands, Phase, Run
 from hq.model.ids import AttemptKey
 from hq.model.runs import StartOrder
-
-Demands = tuple[int, int | None, tuple[tuple[str, int], ...]]
 
 
 class RunQueue:
@@ -40,7 +37,7 @@ class RunQueue:
     def add(self, run: Run) -> None:
         """A run has all that it needs but slots."""
         if run.order.is_ahead:
-            self._ahead.setdefault(_demands(run), {})[run.key] = run
+            self._ahead.setdefault(run.demands, {})[run.key] = run
         else:
             self._ready[run.key] = run
 
@@ -49,11 +46,11 @@ class RunQueue:
         if run.key in self._ready:
             del self._ready[run.key]
             return
-        ahead = self._ahead.get(_demands(run))
+        ahead = self._ahead.get(run.demands)
         if ahead is not None and run.key in ahead:
             del ahead[run.key]
             if not ahead:
-                del self._ahead[_demands(run)]
+                del self._ahead[run.demands]
 
     def grant(self, run: Run, order: StartOrder) -> None:
         """hq-server has slots for a run that came ahead."""
@@ -65,14 +62,9 @@ class RunQueue:
 
     def inherit(self, ended: Run) -> AttemptKey | None:
         """The slots of a run that has ended go to the first that came ahead with the same demands; its name."""
-        for key, run in self._ahead.get(_demands(ended), {}).items():
+        for key, run in self._ahead.get(ended.demands, {}).items():
             # the older attempt may be what is ending
-            if key.task != ended.key.task and run.due is None:
-                self.grant(run, replace(run.order, slots=ended.order.slots, is_ahead=False))
+            if key[:2] != ended.key[:2] and run.due is None:
+                self.grant(run, StartOrder(*key, ended.order.slots))
                 return key
         return None
-
-
-def _demands(run: Run) -> Demands:
-    spec = run.spec
-    return spec.slots, spec.memory, tuple(sorted(spec.resources.items()))

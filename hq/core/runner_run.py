@@ -13,6 +13,8 @@ from hq.model.quantities import format_bytes
 from hq.model.runs import NativeRun, RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
 
+Demands = tuple[int, int | None, tuple[tuple[str, int], ...]]
+
 
 class Phase(Enum):
     """Where a run stands here."""
@@ -46,11 +48,12 @@ class Run:
     is_warned: bool = False  # the signal before its time limit was sent, or its moment has passed
     ended: RunEnded | None = None
     native: NativeRun | None = None  # as a batch system's backend last told
+    key: AttemptKey = field(init=False)  # the attempt
+    demands: Demands = field(init=False)  # what it takes of the host: runs that demand the same can follow each other
 
-    @property
-    def key(self) -> AttemptKey:
-        """The attempt."""
-        return self.order.key
+    def __post_init__(self) -> None:
+        self.key = self.order.key
+        self.demands = self.spec.slots, self.spec.memory, tuple(sorted(self.spec.resources.items())) if self.spec.resources else ()
 
     @property
     def weight(self) -> int:

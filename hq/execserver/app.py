@@ -22,14 +22,11 @@ from hq.core.runner_events import (
     HoldRun,
     LeftoversGone,
     MemorySeen,
-    RunStarted,
-    RunWaits,
     SignalRun,
     Spawn,
-    StartFailed,
 )  # fmt: skip
 from hq.core.runner_spool import Spool
-from hq.execserver.backends.base import Backend, NotStarted, Started
+from hq.execserver.backends.base import Backend
 from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
 from hq.execserver.backends.procs import boot_id
@@ -45,6 +42,7 @@ from hq.execserver.orders import OrderBook
 from hq.execserver.pacing import Armed, HeldReports, spool_reports
 from hq.execserver.recovery import journal_lines, recover
 from hq.execserver.second import SecondUpstream
+from hq.execserver.starts import RunNames, make_runs
 from hq.execserver.summary import write_summary
 from hq.execserver.watch import OutputWatch, host_load
 from hq.kernel.bus import Port
@@ -104,13 +102,14 @@ class ExecServer:
         self.specs: dict[int, SignedSpec] = {}
         self.live_of: dict[int, int] = {}  # job → how many of its runs are here, so that its spec can go
         self.tags: dict[AttemptKey, tuple[str, int, int, tuple[tuple[int, int], ...]]] = {}
+        self.names = RunNames()
         self.wanted: set[str] = set()
         self._sent = 0  # highest sequence that was sent on this link
         self._sent_at = now.boot
         self._next_look = now.boot + LOOK_EVERY
         self._idle_since: float | None = None
         self.events: deque[Event] = deque()
-        self._trouble = ""
+        self.trouble = ""
         self.lease = Lease(os.path.join(run_dir, "heard"), boot_id(), now, self._link_log.warning)
         self.dialer = Dialer(bootstrap.upstreams, bootstrap.heartbeat, make_port, self.hello)
         self.second = SecondUpstream(make_port, HANDLERS)
@@ -137,8 +136,8 @@ class ExecServer:
             events.extend(MemorySeen(seen.key, seen.memory) for seen in self.backend.look() if seen.memory)
             events.extend(self.outputs.look())
         wake = self._step(events, now)
-        self._speak(now)
         self._keep_journal(now)
+        self._speak(now)
         self._rest(now)
         deadlines = [self.dialer.keep_up(now), self._next_look if self.runner.runs else None, wake]
         if self.batch is not None:
@@ -272,7 +271,8 @@ class ExecServer:
                 elif isinstance(action, Forget):
                     self._forget(action)
             if spawns:
-                events.extend(self._spawn(spawns, now))
+                events.extend(make_runs(self, spawns, now))
+                self._next_look = min(self._next_look, now.boot + FIRST_LOOK)
             if not events:
                 break
         spool_reports(self, reports, now.boot, may_wait=self.runner.queue.has_ahead)
@@ -285,39 +285,6 @@ class ExecServer:
         if missing:
             self.dialer.send(BlobGet(digests=tuple(missing)))
         return [BlobsArrived(present)] if present else []
-
-    def _spawn(self, spawns: list[Spawn], now: Now) -> list[Event]:
-        """Write down that these processes are about to be made, make them, write down their pids."""
-        tags = {spawn.order.key: secrets.token_hex(12) for spawn in spawns}
-        for key, tag in tags.items():
-            self.journal.note(t="starting", key=key, tag=tag, at=now.wall)
-        armed = self.armed.to_arm(spawns, self.runner.queue.upcoming())
-        self.journal.note_all("armed", armed or ())
-        if not self.flush(is_synced=armed is not None):
-            return [StartFailed(spawn.order.key, f"the exec-server cannot write its journal: {self._trouble}", now.wall) for spawn in spawns]
-        events: list[Event] = []
-        for spawn in spawns:
-            key = spawn.order.key
-            launch = self.launcher.launch(spawn.spec, spawn.order, tags[key])
-            made = launch if isinstance(launch, NotStarted) else self.backend.start(launch)
-            if isinstance(made, NotStarted):
-                self.log.info("%s not started: %s", key, made.reason)
-                self.journal.note(t="unstarted", key=key)
-                events.append(StartFailed(key, made.reason, now.wall, made.exit_code, is_refused=made.is_refused))
-                continue
-            if not isinstance(made, Started):
-                self.tags[key] = (tags[key], 0, 0, ())
-                events.append(RunWaits(key, ""))
-                continue
-            assert not isinstance(launch, NotStarted)
-            self.journal.note(t="started", key=key, pid=made.pid, starttime=made.starttime, at=now.wall, outputs=made.outputs)
-            self.tags[key] = (tags[key], made.pid, made.starttime, made.outputs)
-            self.outputs.add(key, spawn.spec, launch.stdout, launch.stderr, made.outputs)
-            self.log.debug("%s started, pid %d", key, made.pid)
-            events.append(RunStarted(key, made.pid, now.wall))
-        self.flush()
-        self._next_look = min(self._next_look, now.boot + FIRST_LOOK)
-        return events
 
     def _forget(self, action: Forget) -> None:
         key = action.key
@@ -377,11 +344,11 @@ class ExecServer:
         try:
             self.journal.flush(is_synced)
         except OSError as error:
-            if self._trouble != str(error):
+            if self.trouble != str(error):
                 self.log.error("the journal cannot be written: %s", error)
-            self._trouble = str(error)
+            self.trouble = str(error)
             return False
-        self._trouble = ""
+        self.trouble = ""
         return True
 
     def _rest(self, now: Now) -> None:

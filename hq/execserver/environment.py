@@ -53,23 +53,28 @@ def plain_environment() -> dict[bytes, bytes]:
     }
 
 
-def run_environment(base: dict[bytes, bytes], spec: JobSpec, order: StartOrder, host: str, tag: str) -> dict[bytes, bytes]:
-    """The environment of one attempt: `base` (without them) and the variables of the table above."""
-    found = dict(base)
+def job_environment(base: dict[bytes, bytes], spec: JobSpec, job: int, host: str) -> dict[bytes, bytes]:
+    """What all tasks of a job have in common on a host: `base` (without our variables) and those of the table above that a task does not change."""
     own = {
-        "HQ_JOB_ID": str(order.job),
-        "HQ_TASK_ID": str(order.key.task),
-        "HQ_ATTEMPT": str(order.attempt),
-        "HQ_SLOTS": str(max(1, len(order.slots)) if order.slots else spec.slots),
-        "HQ_SLOT_IDS": ",".join(map(str, order.slots)),
+        "HQ_JOB_ID": str(job),
         "HQ_HOST": host,
         "HQ_USER": spec.user,
         "HQ_JOB_NAME": spec.name.replace("\0", ""),
         "HQ_INSTANCE": spec.instance,
-        "HQ_RUN": tag,
     }
-    if order.index != PLAIN:
-        own["HQ_ARRAY_INDEX"] = str(order.index)
-    found.update((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in own.items())
+    found = base | {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in own.items()}
     found[b"HQ_SUBMIT_DIR"] = spec.cwd
+    return found
+
+
+def run_environment(common: dict[bytes, bytes], spec: JobSpec, order: StartOrder, tag: str) -> dict[bytes, bytes]:
+    """The environment of one attempt: `common` to its job, and what is its own."""
+    found = dict(common)
+    found[b"HQ_TASK_ID"] = str(order.key.task).encode()
+    found[b"HQ_ATTEMPT"] = b"%d" % order.attempt
+    found[b"HQ_SLOTS"] = b"%d" % (len(order.slots) or spec.slots)
+    found[b"HQ_SLOT_IDS"] = b",".join([b"%d" % slot for slot in order.slots])
+    found[b"HQ_RUN"] = tag.encode()
+    if order.index != PLAIN:
+        found[b"HQ_ARRAY_INDEX"] = b"%d" % order.index
     return found

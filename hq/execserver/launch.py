@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
+from typing import NamedTuple
 
 from hq.errors import SecurityError
 from hq.execserver.backends.base import CANNOT_PREPARE, Launch, NotStarted
-from hq.execserver.environment import parse_environment, plain_environment, run_environment
-from hq.execserver.paths import RunPaths, output_directory, run_paths
+from hq.execserver.environment import job_environment, parse_environment, plain_environment, run_environment
+from hq.execserver.paths import PathPlan, RunPaths
 from hq.kernel.files import make_private_dir
 from hq.kernel.keys import Sealer, digest_of
 from hq.model.job import JobSpec
 from hq.model.runs import StartOrder
 
 _KEPT_ENVIRONMENTS = 64
+_KEPT_RECIPES = 64
 #: A program by its path and plain words: nothing in it that a shell would expand, look up, redirect or assign.
 _PLAIN_COMMAND = re.compile(rb"/[A-Za-z0-9_./+-]+(?: [A-Za-z0-9_./,:@%+-]+)*")
 _SHELLS = frozenset({b"sh", b"dash", b"bash"})
@@ -57,6 +59,15 @@ class BlobStore:
             os.unlink(os.path.join(self._directory, name))
 
 
+class _Recipe(NamedTuple):
+    """What the launches of one job have in common."""
+
+    spec: JobSpec
+    argv: tuple[bytes, ...]  # of a script only its arguments
+    environment: dict[bytes, bytes]
+    paths: PathPlan
+
+
 class Launcher:
     """Makes launches. `home` is HQ_HOME on this host; scripts are written to `scripts` (0700)."""
 
@@ -69,33 +80,43 @@ class Launcher:
         self._environments: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
         self._plain = plain_environment()
         self._written: set[str] = set()
+        self._recipes: OrderedDict[int, _Recipe] = OrderedDict()
 
     def paths(self, spec: JobSpec, order: StartOrder) -> RunPaths:
         """Where the streams of a run are."""
-        return run_paths(spec, order.key.task, self.host, self.home)
+        return PathPlan(spec, order.job, self.host, self.home).of(order.key.task)
 
     def launch(self, spec: JobSpec, order: StartOrder, tag: str) -> Launch | NotStarted:
         """All that the backend needs. NotStarted with 125 if a blob cannot be opened or a directory of ours not be made."""
         try:
-            base = self._environment(spec.env) if spec.env else self._plain
-            argv = self._script_argv(spec) if spec.script else self._argv(spec, base)
+            recipe = self._recipe(spec, order.job)
+            argv = self._script_argv(spec) if spec.script else recipe.argv
         except SecurityError as error:
             return NotStarted(str(error), CANNOT_PREPARE)
         except OSError as error:
             return NotStarted(f"its environment or script cannot be written on this host: {error.strerror}", CANNOT_PREPARE)
-        paths = self.paths(spec, order)
-        if paths.is_default:
-            where = output_directory(spec, order.job, self.home)
+        paths = recipe.paths.of(order.key.task)
+        where = recipe.paths.directory
+        if paths.is_default and not os.path.isdir(where):
             try:
                 os.makedirs(where, mode=0o700, exist_ok=True)
             except OSError as error:
                 return NotStarted(f"the directory {os.fsdecode(where)} for the output cannot be made: {error.strerror}", CANNOT_PREPARE)
         return Launch(
-            key=order.key, tag=tag, argv=argv, env=run_environment(base, spec, order, self.host, tag), cwd=spec.cwd, umask=spec.umask,
+            key=order.key, tag=tag, argv=argv, env=run_environment(recipe.environment, spec, order, tag), cwd=spec.cwd, umask=spec.umask,
             stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, nice=spec.nice, memory=spec.memory,
             name=spec.name, slots=max(spec.slots, len(order.slots)), resources=spec.resources, time_limit=spec.time_limit, grace=spec.grace,
             output_limit=spec.output_limit, output_action=spec.output_action,
         )  # fmt: skip
+
+    def _recipe(self, spec: JobSpec, job: int) -> _Recipe:
+        known = self._recipes.get(job)
+        if known is None or known.spec is not spec:
+            base = self._environment(spec.env) if spec.env else self._plain
+            known = self._recipes[job] = _Recipe(spec, self._argv(spec, base), job_environment(base, spec, job, self.host), PathPlan(spec, job, self.host, self.home))
+            if len(self._recipes) > _KEPT_RECIPES:
+                self._recipes.popitem(last=False)
+        return known
 
     def _argv(self, spec: JobSpec, environment: dict[bytes, bytes]) -> tuple[bytes, ...]:
         if not spec.is_shell:

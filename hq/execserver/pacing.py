@@ -18,7 +18,7 @@ from hq.model.states import RunKind
 if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
 
-HOLD = 0.02  # seconds
+HOLD = 0.1  # seconds
 #: That something has begun may wait so long (seconds) for its end: one commit for both is the sooner end of the two.
 HOLD_STARTS = 0.005
 MOST = 500  # reports
@@ -76,9 +76,11 @@ class Armed:
 
 
 def spool_reports(server: ExecServer, reports: Iterable[RunReport] = (), boot: float = 0.0, *, may_wait: bool = False) -> None:
-    """Put reports, with those that were held, into spool and journal. `may_wait`: they may be held for a moment more; without `boot` none is."""
+    """Put reports, with those that were held, into spool and journal, which is to be written before they are sent.
+
+    `may_wait`: they may be held for a moment more; without `boot` none is.
+    """
     taken = server.held.take(reports, boot, may_wait, is_last=not boot)
     if taken:
         sequence = server.spool.add(taken)
         server.journal.note(t="batch", sequence=sequence, reports=server.spool.batches[sequence])
-        server.flush()

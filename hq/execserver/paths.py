@@ -45,23 +45,49 @@ def output_directory(spec: JobSpec, job: int, home: str) -> bytes:
     return os.path.join(os.fsencode(home), spec.instance.encode(), b"output", str(job).encode())
 
 
+class PathPlan:
+    """The paths of one job's tasks on one host, worked out once; a task adds its own name. `home` is the user's HQ_HOME.
+
+    Without a template output goes to TASK.out and .err in `directory`.
+    """
+
+    def __init__(self, spec: JobSpec, job: int, host: str, home: str) -> None:
+        self.directory = output_directory(spec, job, home)
+        self._spec = spec
+        known = {b"job": b"%d" % job, b"name": clean_value(spec.name), b"host": clean_value(host), b"user": clean_value(spec.user)}
+
+        def plan(template: bytes) -> list[bytes]:
+            """Fixed text and, at each odd place, `task` or `index`."""
+            if not template:
+                return []
+            pieces = [os.path.join(spec.cwd, b"") if not template.startswith(b"/") and spec.cwd else b""]
+            for place, piece in enumerate(_PLACE.split(template)):
+                if place % 2 and piece not in known:
+                    pieces += [piece, b""]
+                else:
+                    pieces[-1] += known[piece] if place % 2 else piece
+            return pieces
+
+        self._stdin, self._stdout, self._stderr, self._logfile = map(plan, (spec.stdin, spec.stdout, spec.stderr, spec.logfile))
+        self._default = os.path.join(self.directory, b"")
+        self._is_default = not spec.logfile and not (spec.stdout and spec.stderr)
+
+    def of(self, key: TaskKey) -> RunPaths:
+        """The paths of a task of the job."""
+        name = str(key).encode()
+
+        def path(pieces: list[bytes]) -> bytes:
+            if len(pieces) < 2:
+                return pieces[0] if pieces else b""
+            values = {b"task": name, b"index": b"" if key.index == PLAIN else b"%d" % key.index}
+            return b"".join([values[piece] if place % 2 else piece for place, piece in enumerate(pieces)])
+
+        logfile = path(self._logfile)
+        stdout = path(self._stdout) or logfile or self._default + name + b".out"
+        stderr = path(self._stderr) or logfile or self._default + name + b".err"
+        return RunPaths(self._spec.cwd, path(self._stdin), stdout, stderr, logfile, self._is_default)
+
+
 def run_paths(spec: JobSpec, key: TaskKey, host: str, home: str) -> RunPaths:
-    """The paths of a task. `home` is the user's HQ_HOME: without a template output goes to TASK.out and .err in `output_directory`."""
-    values = {
-        b"job": str(key.job).encode(),
-        b"task": str(key).encode(),
-        b"index": b"" if key.index == PLAIN else str(key.index).encode(),
-        b"name": clean_value(spec.name),
-        b"host": clean_value(host),
-        b"user": clean_value(spec.user),
-    }
-
-    def path(template: bytes) -> bytes:
-        return os.path.join(spec.cwd, _PLACE.sub(lambda found: values[found[1]], template)) if template else b""
-
-    logfile = path(spec.logfile)
-    default = os.path.join(output_directory(spec, key.job, home), values[b"task"])
-    stdout = path(spec.stdout) or logfile or default + b".out"
-    stderr = path(spec.stderr) or logfile or default + b".err"
-    is_default = not logfile and not (spec.stdout and spec.stderr)
-    return RunPaths(spec.cwd, path(spec.stdin), stdout, stderr, logfile, is_default)
+    """The paths of one task, see PathPlan."""
+    return PathPlan(spec, key.job, host, home).of(key)

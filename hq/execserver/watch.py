@@ -17,11 +17,28 @@ from hq.protocol.peers import HostLoad
 
 @dataclass(slots=True)
 class _Watched:
-    streams: tuple[tuple[str, bytes, tuple[int, int]], ...]
+    stdout: bytes
+    stderr: bytes
+    outputs: tuple[tuple[int, int], ...]
     limit: int
     action: OutputAction
+    streams: list[tuple[str, bytes, tuple[int, int]]] | None = None  # what there is to watch, known from the first look on
     is_hopeless: bool = False  # the file system cannot punch holes
     warned: set[str] = field(default_factory=set)
+
+    def found(self) -> list[tuple[str, bytes, tuple[int, int]]]:
+        """Name, path, device and inode of each file, once. Asked for by the first look: most runs end before it."""
+        if self.streams is None:
+            self.streams = []
+            for name, path in (("stdout", self.stdout), ("stderr", self.stderr)):
+                try:
+                    found = os.stat(path)
+                except OSError:
+                    continue
+                identity = (found.st_dev, found.st_ino)
+                if identity in self.outputs and identity not in [each[2] for each in self.streams]:
+                    self.streams.append((name, path, identity))
+        return self.streams
 
 
 class OutputWatch:
@@ -33,17 +50,8 @@ class OutputWatch:
 
     def add(self, key: AttemptKey, spec: JobSpec, stdout: bytes, stderr: bytes, outputs: tuple[tuple[int, int], ...]) -> None:
         """Watch a run. `outputs`: device and inode of those of its files that are regular, as the backend opened them."""
-        streams: list[tuple[str, bytes, tuple[int, int]]] = []
-        for name, path in (("stdout", stdout), ("stderr", stderr)):
-            try:
-                found = os.stat(path)
-            except OSError:
-                continue
-            identity = (found.st_dev, found.st_ino)
-            if identity in outputs and identity not in [each[2] for each in streams]:
-                streams.append((name, path, identity))
-        if streams and spec.output_limit > 0:
-            self._runs[key] = _Watched(tuple(streams), spec.output_limit, spec.output_action)
+        if outputs and spec.output_limit > 0:
+            self._runs[key] = _Watched(stdout, stderr, outputs, spec.output_limit, spec.output_action)
 
     def forget(self, key: AttemptKey) -> None:
         """The run is over."""
@@ -53,7 +61,7 @@ class OutputWatch:
         """Look at all sizes, trim what is to be trimmed, and say what the core must know."""
         events: list[Event] = []
         for key, run in self._runs.items():
-            for name, path, identity in run.streams:
+            for name, path, identity in run.found():
                 size = disk_size(path, identity)
                 if size is None or size <= run.limit:
                     continue

@@ -47,7 +47,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The process exists. `starttime` (clock ticks since boot) tells it from a later one with the same pid.
+    """The process exists. It began no later than `starttime` (clock ticks since boot), which tells it from a later one with the same pid.
 
     `outputs`: device and inode of the output files, as they were opened.
     """

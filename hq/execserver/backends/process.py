@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import stat
 from dataclasses import dataclass, field
 
 from hq.execserver.backends.base import (
@@ -21,7 +20,7 @@ from hq.execserver.backends.base import (
     Started,
 )  # fmt: skip
 from hq.execserver.backends.cgroup import CgroupManager
-from hq.execserver.backends.procs import Proc, memory_of, own_children, own_processes, read_proc, send, tag_of
+from hq.execserver.backends.procs import Children, Proc, memory_of, own_processes, read_proc, send, tag_of, ticks_now
 from hq.execserver.backends.spawn import DEFAULT_PATH, cannot, find_command, open_streams, shown, spawn, spawn_failure
 from hq.execserver.backends.statuses import StatusReader
 from hq.model.ids import AttemptKey
@@ -59,6 +58,7 @@ class ProcessBackend:
         self._uid = os.geteuid()
         self._next_linger = 0.0
         self._own_peak = 0
+        self._children = Children()
 
     # --- start ------------------------------------------------------------------------------------------------------
 
@@ -78,19 +78,18 @@ class ProcessBackend:
             if isinstance(found, NotStarted):
                 return found
             try:
-                pid = spawn(found, launch, opened)
+                pid = spawn(found, launch, opened.actions)
             except OSError as error:
                 return spawn_failure(error, found)
-            proc = read_proc(pid)
-            starttime = proc.starttime if proc is not None else 0
+            # who has this pid and began by now can be nobody else: /proc need not be asked, which costs more than the process's own files
+            starttime = ticks_now()
             live = _Live(launch.key, launch.tag, pid, starttime, True)
             self._keep(live)
             if launch.nice:
                 _renice(pid, launch.nice)
             if self._cgroups is not None:
                 self._cgroups.enter(launch.tag, pid, launch.memory)
-            outputs = tuple((each.st_dev, each.st_ino) for each in (os.fstat(fd) for fd in opened[1:]) if stat.S_ISREG(each.st_mode))
-            return Started(pid, starttime, outputs)
+            return Started(pid, starttime, opened.outputs)
         finally:
             os.umask(umask)
             os.chdir("/")
@@ -182,22 +181,23 @@ class ProcessBackend:
         return self._own_peak
 
     def _has_orphans(self) -> bool:
-        children = own_children()
+        children = self._children.read()
         return children is None or any(pid not in self._by_pid for pid in children)
 
     def _poll_adopted(self, boot: float) -> list[Ended]:
         """Runs of an earlier worker are the supervisor's children: it writes their statuses down."""
         ended: list[Ended] = []
         supervisor = os.getppid()
-        lines = self._statuses.read() if self._statuses is not None else {}
+        if self._statuses is not None:
+            self._statuses.read()
         for live in [each for each in self._live.values() if not each.is_child and not each.is_lingering]:
-            status = lines.get((live.pid, live.starttime))
+            status = self._statuses.find(live.pid, live.starttime) if self._statuses is not None else None
             if status is not None:
                 self._note(live.key, status.exit_code, status.signal)
                 ended.append(self._end(live, status.exit_code, status.signal, status.max_rss, status.cpu))
                 continue
             proc = read_proc(live.pid) if live.pid else None
-            if proc is not None and proc.starttime == live.starttime and (proc.is_alive or proc.ppid == supervisor):
+            if proc is not None and proc.starttime <= live.starttime and (proc.is_alive or proc.ppid == supervisor):
                 live.gone_since = None  # dead, and not yet waited for: its parent will say how it ended
             elif live.gone_since is None:
                 live.gone_since = boot
@@ -299,7 +299,7 @@ class ProcessBackend:
         """As Backend.look."""
         if not self._live:
             # all children we still have are leftovers; with nobody else alive there is no doubt whose
-            if not own_children():
+            if not self._children.read():
                 return []
         seen: list[Seen] = []
         for key, procs in self._owners().items():

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import NamedTuple
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def ticks_now() -> int:
+    """Now, as /proc counts the moments at which processes begin."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
 
 
 class Proc(NamedTuple):
@@ -67,22 +74,30 @@ def own_processes(uid: int) -> dict[int, Proc]:
     return found
 
 
-def own_children() -> list[int] | None:
-    """Children of this process, orphans that came to it included; None if this kernel does not list them.
+class Children:
+    """Children of this process, orphans that came to it included. The file stays open: it is read after each end of a run.
 
     Only the first thread makes children here, and orphans go to it, too.
     """
-    try:
-        fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        data = b""
-        while piece := os.read(fd, 65536):
-            data += piece
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._pid = 0
+
+    def read(self) -> list[int] | None:
+        """Their pids; None if this kernel does not list them."""
+        try:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._fd = os.open(f"/proc/self/task/{self._pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+            data = b""
+            while piece := os.pread(self._fd, 65536, len(data)):
+                data += piece
+                if len(piece) < 4000:  # more would have filled the page
+                    break
+        except OSError:
+            return None
         return [int(word) for word in data.split()]
-    finally:
-        os.close(fd)
 
 
 def tag_of(pid: int) -> str:

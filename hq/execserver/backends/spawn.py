@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import stat
+from typing import NamedTuple
 
 from hq.execserver.backends.base import CANNOT_EXECUTE, CANNOT_PREPARE, NOT_FOUND, Launch, NotStarted
 
@@ -16,35 +17,48 @@ _DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP
                     signal.SIGXFSZ, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2]  # fmt: skip
 
 
-def open_streams(launch: Launch, files: list[int]) -> tuple[int, int, int] | NotStarted:
-    """Open the three streams here, not in the child, so that the reason names the file that fails."""
-    targets: list[int] = []
-    plan = (
-        (launch.stdin or b"/dev/null", os.O_RDONLY, "standard input"),
-        (launch.stdout, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "the output file"),
-        (launch.stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "the error output file"),
-    )
-    for path, flags, what in plan:
-        if what == "the error output file" and path == launch.stdout:
-            targets.append(targets[1])
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+class Streams(NamedTuple):
+    """What the child makes its three streams of, and device and inode of the output files that are regular."""
+
+    actions: list[tuple[object, ...]]
+    outputs: tuple[tuple[int, int], ...]
+
+
+def open_streams(launch: Launch, files: list[int]) -> Streams | NotStarted:
+    """Open the files here, not in the child, so that the reason names the one that fails. What was opened is added to `files`."""
+    actions: list[tuple[object, ...]] = []
+    outputs: list[tuple[int, int]] = []
+    for target, path, flags, what in (
+        (0, launch.stdin, _READ, "standard input"), (1, launch.stdout, _APPEND, "the output file"), (2, launch.stderr, _APPEND, "the error output file"),
+    ):  # fmt: skip
+        if not path:
+            actions.append((os.POSIX_SPAWN_OPEN, target, b"/dev/null", os.O_RDONLY, 0))
+            continue
+        if target == 2 and path == launch.stdout:
+            actions.append((os.POSIX_SPAWN_DUP2, files[-1], 2))
             continue
         try:
             # O_NONBLOCK: a fifo without a partner must not hold us up
-            fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
+            fd = os.open(path, flags, 0o666)
         except OSError as error:
             return cannot(f"{what} {shown(path)}", error, "cannot be opened")
         files.append(fd)
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
+        found = os.fstat(fd)
+        if stat.S_ISDIR(found.st_mode):
             return NotStarted(f"{what} {shown(path)} is a directory", CANNOT_PREPARE)
+        if target and stat.S_ISREG(found.st_mode):
+            outputs.append((found.st_dev, found.st_ino))
         os.set_blocking(fd, True)
-        targets.append(fd)
-    return targets[0], targets[1], targets[2]
+        actions.append((os.POSIX_SPAWN_DUP2, fd, target))
+    return Streams(actions, tuple(outputs))
 
 
-def spawn(path: bytes, launch: Launch, fds: tuple[int, int, int]) -> int:
+def spawn(path: bytes, launch: Launch, actions: list[tuple[object, ...]]) -> int:
     """Make the process. Raises OSError, see `spawn_failure`."""
-    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
     argv = launch.argv
     for _ in range(2):
         try:

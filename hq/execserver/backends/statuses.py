@@ -31,6 +31,12 @@ class StatusReader:
         self._offset = 0
         self._rest = b""
         self._found: dict[tuple[int, int], Status] = {}
+        self._starts: dict[int, list[int]] = {}
+
+    def find(self, pid: int, until: int) -> Status | None:
+        """How the process ended that had this pid at the moment `until` (clock ticks since boot), as of the last `read`."""
+        begun = [starttime for starttime in self._starts.get(pid, ()) if starttime <= until]
+        return self._found[pid, max(begun)] if begun else None
 
     def read(self) -> dict[tuple[int, int], Status]:
         """All statuses so far by (pid, start time). Lines that make no sense are passed over."""
@@ -52,6 +58,7 @@ class StatusReader:
                 self._found[int(pid), int(starttime)] = Status(
                     code if code >= 0 else None, -code if code < 0 else None, int(rss) * 1024, float(cpu)
                 )
+                self._starts.setdefault(int(pid), []).append(int(starttime))
             except ValueError:
                 continue
         return self._found
@@ -62,4 +69,4 @@ class StatusReader:
             os.truncate(self._path, 0)
         except OSError:
             pass
-        self._offset, self._rest, self._found = 0, b"", {}
+        self._offset, self._rest, self._found, self._starts = 0, b"", {}, {}
