@@ -9,6 +9,7 @@
     ├── UnavailableError      a peer, a host or the database does not answer now; trying again may help (exit code 1)
     ├── RemoteError           a peer sent nonsense: noted in the log, never fatal
     ├── DatabaseError         the state database cannot be used as it is (revision, rights, URL)
+    │   └── FencedError       another hq-server has the state database now: this one must write no more
     └── SecurityError         a key or file that must not be trusted (mode, owner, signature)
 
 Messages are for people: what happened, to what, what to do. `assert` is for what only our own code can break.
@@ -73,6 +74,10 @@ class RemoteError(HqError):
 
 class DatabaseError(HqError):
     """The state database cannot be used as it is."""
+
+
+class FencedError(DatabaseError):
+    """Another hq-server has taken the state database over."""
 
 
 class SecurityError(HqError):

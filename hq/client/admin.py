@@ -16,7 +16,7 @@ from hq.client.entry import run
 from hq.client.links import UnixLink
 from hq.client.options import COMMON, Option, help_text, parse
 from hq.client.output import ROWS_SCHEMA, print_json, print_table
-from hq.errors import HqError, NotAllowedError, SecurityError, UnavailableError, UsageError
+from hq.errors import HqError, NotAllowedError, RefusedError, SecurityError, UnavailableError, UsageError
 from hq.kernel.files import make_private_dir, read_secret, write_secret
 from hq.kernel.keys import make_curve_pair
 from hq.kernel.places import ClientConfig, find_etc, keys_dir, read_client_config
@@ -146,39 +146,58 @@ def enrol(config: ClientConfig, public: str) -> None:
 
 
 def _ask(config: ClientConfig, public: str, secret: str, message: dict[str, Any]) -> dict[str, Any]:
+    """Ask the active hq-server: the first of those in client.yaml that listens and answers."""
+    silent: list[str] = []
+    for address in config.servers:
+        try:
+            _check_listening(config, address)
+            return _ask_at(address, config, public, secret, message)
+        except UnavailableError as error:
+            silent.append(str(error))
+        except SecurityError:
+            # a hq-server that is stopped takes connections and proves nothing
+            if len(config.servers) == 1:
+                raise
+            silent.append(f"something listens at {address}, but it does not prove to be hq-server")
+    raise UnavailableError("\n".join(silent))
+
+
+def _ask_at(address: str, config: ClientConfig, public: str, secret: str, message: dict[str, Any]) -> dict[str, Any]:
     from hq.client.remote import RemoteLink
     from hq.kernel.zmqbus import ZmqClient
 
-    _check_listening(config)
-    port = ZmqClient(config.server, config.server_key, public, secret)
+    port = ZmqClient(address, config.server_key, public, secret)
     link = RemoteLink(port)
     try:
         try:
             link.send(message)
         except ConnectionError:
             raise SecurityError(
-                f"something listens at {config.server}, but it does not prove to be the hq-server whose key stands in {config.etc}/client.yaml"
+                f"something listens at {address}, but it does not prove to be the hq-server whose key stands in {config.etc}/client.yaml"
             ) from None
-        return checked(link.receive(ANSWER_TIMEOUT))
+        answer = checked(link.receive(ANSWER_TIMEOUT))
+        if answer["type"] == "peer.bye":
+            raise UnavailableError(f"{address}: {answer.get('reason') or 'hq-server ends'}")
+        return answer
     except ConnectionError:
-        raise UnavailableError("hq-server ended before it answered: the command may have been carried out; 'hq-admin audit' tells once it is up again") from None
+        raise RefusedError("hq-server ended before it answered: the command may have been carried out; 'hq-admin audit' tells once it is up again") from None
     except TimeoutError:
-        raise UnavailableError(
+        raise RefusedError(
             f"hq-server has not answered for {ANSWER_TIMEOUT:.0f} s; the command may still be carried out. Is the state database away? 'hq-admin status' tells"
         ) from None
     finally:
         link.close()
 
 
-def _check_listening(config: ClientConfig) -> None:
+def _check_listening(config: ClientConfig, address: str) -> None:
     """Raises UnavailableError, with the command that starts hq-server, if nobody listens."""
-    host, _, port = config.server.removeprefix("tcp://").rpartition(":")
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), DIAL_TIMEOUT).close()
     except OSError as error:
         reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise UnavailableError(
-            f"hq-server does not listen at {config.server} ({reason}); start it on its machine with: hq-server -d --etc {config.etc}"
+            f"hq-server does not listen at {address} ({reason}); start it on its machine with: hq-server -d --etc {config.etc}"
         ) from None
 
 

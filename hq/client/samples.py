@@ -62,7 +62,7 @@ def client_yaml(instance: str, server: str, server_key: str, enrol_socket: str) 
 # Name of the instance.
 instance: {instance}
 
-# Where hq-server listens.
+# Where hq-server listens; with a standby on another machine both addresses, with a blank between: they are tried in turn.
 server: {server}
 
 # hq-server's public key. It is no secret, but commands trust who proves to own it.

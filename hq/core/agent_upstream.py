@@ -16,6 +16,8 @@ LONGEST_HELLO_PAUSE = 30.0
 
 #: How long a request waits for a hq-server that is not there.
 PATIENCE = 5.0
+#: How long if another one may take its place.
+STANDBY_PATIENCE = 20.0
 #: How long a request waits for the answer of one that is.
 ANSWER_PATIENCE = 120.0
 
@@ -40,8 +42,9 @@ class Act(Enum):
 class Upstream:
     """The state of the link."""
 
-    def __init__(self, now: float, heartbeat: float = 5.0) -> None:
+    def __init__(self, now: float, heartbeat: float = 5.0, *, patience: float = PATIENCE) -> None:
         self.phase = Phase.AWAY
+        self.patience = patience  # of requests, while hq-server is not there
         self.heartbeat = heartbeat
         self.since = now  # when the phase was entered
         self.epoch = 0
@@ -93,6 +96,11 @@ class Upstream:
     def heard(self, now: float) -> None:
         """Anything arrived."""
         self._heard = now
+
+    @property
+    def last_heard(self) -> float:
+        """When anything arrived last."""
+        return self._heard
 
     def enrolling(self, now: float) -> None:
         """hq-server does not know the key; it is being proven."""
@@ -194,7 +202,7 @@ class Requests(Generic[T]):
             return pending.asked
         if upstream.is_up:
             return float("inf") if pending.is_stream else pending.asked + ANSWER_PATIENCE
-        patience = PATIENCE if upstream.phase is Phase.AWAY else 6 * PATIENCE
+        patience = upstream.patience if upstream.phase is Phase.AWAY else 6 * upstream.patience
         return max(pending.asked, upstream.since) + patience
 
 

@@ -118,12 +118,25 @@ def job_row(record: JobRecord) -> Row:
     }  # fmt: skip
 
 
+def wishes_of(row: Any) -> Wishes:
+    """From the tables `job` and `job_history`. Raises DatabaseError for wishes that this version cannot read."""
+    try:
+        return _WISHES.decode(row.wishes)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _unreadable(row, error) from None
+
+
+def _unreadable(row: Any, error: Exception) -> DatabaseError:
+    return DatabaseError(f"job {row.id} in the state database cannot be read: {error}; was it written by a newer hq?")
+
+
 def job_record(row: Any) -> JobRecord:
     """From the tables `job` and `job_history`. Raises DatabaseError for a body that this version cannot read."""
+    wishes = wishes_of(row)
     try:
-        spec, wishes = _SPEC.decode(row.body), _WISHES.decode(row.wishes)
+        spec = _SPEC.decode(row.body)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise DatabaseError(f"job {row.id} in the state database cannot be read: {error}; was it written by a newer hq?") from None
+        raise _unreadable(row, error) from None
     return JobRecord(
         id=row.id, user=row.user, spec=spec, signed=SignedSpec(bytes(row.body), bytes(row.signature)), wishes=wishes, submitted=row.submitted,
         ended=row.ended, cancelled_rest=row.cancelled_rest,

@@ -25,6 +25,9 @@ from hq.errors import DatabaseError, UnavailableError
 
 #: Seconds that a statement waits for another writer of an SQLite file before it counts as locked.
 BUSY_TIMEOUT = 2.0
+#: Seconds in a transaction without a statement after which MariaDB ends it: a writer that was stopped or cut off must not keep its locks
+#: from the hq-server that takes its place.
+IDLE_WRITER = 3
 
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs", "fuse.glusterfs", "ncpfs", "pvfs2"}
@@ -91,17 +94,27 @@ def _open_mysql(url: URL, silence: float | None) -> Engine:
         raise DatabaseError("the database URL names no database: write mysql+pymysql://user:password@host/NAME")
     modes = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
     arguments = {
-        "connect_timeout": 10,
+        "connect_timeout": 10 if silence is None else min(10, max(1, int(silence))),
         "read_timeout": silence,
         "write_timeout": silence,
         "init_command": f"SET time_zone='+00:00', sql_mode='{modes}', innodb_lock_wait_timeout=10",
     }
     try:
-        return create_engine(
+        engine = create_engine(
             url, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_recycle=1800, pool_timeout=30, connect_args=arguments
         )
     except (exc.SQLAlchemyError, ImportError, TypeError, ValueError) as error:
         raise DatabaseError(f"the database URL cannot be used: {error}") from None
+    if silence is not None:
+        event.listen(engine, "connect", _limit_idle_writers)
+    return engine
+
+
+def _limit_idle_writers(connection: Any, record: object) -> None:
+    with connection.cursor() as cursor:
+        # MySQL has no such limit
+        if cursor.execute("SHOW VARIABLES LIKE 'idle_write_transaction_timeout'"):
+            cursor.execute(f"SET SESSION idle_write_transaction_timeout={IDLE_WRITER}")
 
 
 def advice(engine: Engine) -> str | None:

@@ -15,10 +15,12 @@ from hq.db import convert, tables
 from hq.db.bulk import append, put
 from hq.db.engine import reached
 from hq.db.faults import explain, is_transient
+from hq.db.loading import live_jobs
 from hq.db.results import Part, counts_of, ended_job_parts, result_row, worst_of
-from hq.errors import DatabaseError, UnavailableError
+from hq.errors import DatabaseError, FencedError, UnavailableError
 from hq.model.changes import Changes
 from hq.model.ids import TaskKey
+from hq.model.job import JobRecord
 from hq.model.snapshot import Snapshot
 
 #: Names in one IN list.
@@ -46,6 +48,7 @@ class Store:
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._largest_blob: int | None = None
         self._samples: dict[str, int] = {}
+        self._known: dict[int, JobRecord] = {}
 
     # --- writing ---
 
@@ -67,32 +70,21 @@ class Store:
         except (UnicodeError, OverflowError) as error:
             raise DatabaseError(f"a value does not fit the state database: {error}") from error
 
-    def take_over(self) -> int:
-        """Raise the epoch, so that whoever held it can write no more; returns the new one. Raises as `write`."""
-        try:
-            with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
-                lease = tables.lease
-                connection.execute(update(lease).where(lease.c.id == 1).values(epoch=lease.c.epoch + 1))
-                return int(connection.execute(select(lease.c.epoch).where(lease.c.id == 1)).scalar_one())
-        except (exc.SQLAlchemyError, OSError) as error:
-            text = explain(error, self.engine.url)
-            raise (UnavailableError(text) if is_transient(error) else DatabaseError(text)) from error
-
     def _take_turn(self, connection: Connection, epoch: int | None, batch: str) -> bool:
         """Lock the lease row and look at it. False: this batch is in already."""
         if epoch is None and not batch:
             return True
         lease = tables.lease
+        # written at once, not read and locked: a transaction that has written and then stands still is ended by the server
+        wanted = [lease.c.id == 1, lease.c.batch != batch] + ([lease.c.epoch == epoch] if epoch is not None else [])
+        if batch and connection.execute(update(lease).where(*wanted).values(batch=batch)).rowcount:
+            return True
         found = connection.execute(select(lease.c.epoch, lease.c.batch).where(lease.c.id == 1).with_for_update()).one_or_none()
         if found is None:
             raise DatabaseError("the table `lease` is empty: run hq-dbadmin --check")
         if epoch is not None and found.epoch != epoch:
-            raise DatabaseError(f"another hq-server has taken the state database over (epoch {found.epoch}, ours was {epoch}): this one must stop")
-        if batch and found.batch == batch:
-            return False
-        if batch:
-            connection.execute(update(lease).where(lease.c.id == 1).values(batch=batch))
-        return True
+            raise FencedError(f"another hq-server has taken the state database over (epoch {found.epoch}, ours was {epoch}): this one must stop")
+        return not batch or found.batch != batch
 
     def _write(self, connection: Connection, changes: Changes) -> None:
         put(connection, tables.user, map(convert.user_row, changes.users.values()))
@@ -189,11 +181,23 @@ class Store:
         with reached(self.engine), self.engine.connect() as connection:
             return self._load(connection)
 
+    def get_ready(self) -> int:
+        """Read the jobs beforehand, so that a `load` that comes later need not read their bodies. Returns how many are known now."""
+        with reached(self.engine), self.engine.connect() as connection:
+            self._known = {job.id: job for job in live_jobs(connection, self._known)}
+        return len(self._known)
+
+    def setting(self, name: str) -> str | None:
+        """A setting of the instance. Raises as `load`."""
+        with reached(self.engine), self.engine.connect() as connection:
+            value: str | None = connection.execute(select(tables.setting.c.value).where(tables.setting.c.name == name)).scalar()
+        return value
+
     def _load(self, connection: Connection) -> Snapshot:
         def every(table: Table, make: Callable[[Any], T]) -> list[T]:
             return [make(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns))]
 
-        jobs = every(tables.job, convert.job_record)
+        jobs = live_jobs(connection, self._known)
         left, parts = self._left(connection)
         job, job_history = tables.job.c, tables.job_history.c
         return Snapshot(

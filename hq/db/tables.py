@@ -60,6 +60,29 @@ lease = Table(
     **TABLE_OPTIONS,
 )
 
+#: One row: who is the active hq-server, see `hq.core.seat`. `beat` is raised by it for ever, `seconds` is the patience of those who wait.
+seat = Table(
+    "seat",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("holder", String(255), nullable=False),
+    Column("address", String(255), nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+#: The hq-servers that wait for the seat.
+standby = Table(
+    "standby",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("version", String(40), nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
 user = Table(
     "user",
     metadata,

@@ -38,9 +38,15 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
     idle: float = 600.0
     home: str = ""
     server: str = ""  # hq-server's address and key: the second way up; empty: none
+    standbys: tuple[str, ...] = ()  # where else hq-server may be active
     server_key: str = ""
     backend: str = "process"
     batch: BatchSettings | None = None
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """All addresses of hq-server; none: there is no second way up."""
+        return (self.server, *self.standbys) if self.server else ()
 
     def __repr__(self) -> str:
         return f"Bootstrap({self.instance}, {self.user}@{self.host})"

@@ -225,7 +225,7 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
 
     def dial(address: str) -> ZmqClient:
         now = server.bootstrap
-        key = now.server_key if address == now.server else now.upstream_key
+        key = now.server_key if address in now.servers else now.upstream_key
         return ZmqClient(address, key, now.public, now.secret)
 
     made = None

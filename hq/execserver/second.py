@@ -38,6 +38,7 @@ class SecondUpstream:
         self._handlers = {kind: handlers[kind] for kind in used}
         self._dialer: Dialer | None = None
         self._alone_since: float | None = None
+        self._epoch = 0  # the highest that was heard: an older hq-server counts no more
         self._told = 0  # highest sequence that hq-server has committed
         self._sent = 0
         self._sent_at = 0.0
@@ -54,8 +55,8 @@ class SecondUpstream:
 
     def tick(self, server: ExecServer, now: Now) -> list[Event]:
         """Dial when the user-server is away, hang up when it is back; take what came, send what is to be told."""
-        address = server.bootstrap.server
-        if server.dialer.is_linked or not address:
+        addresses = server.bootstrap.servers
+        if server.dialer.is_linked or not addresses:
             self.close()
             self._alone_since = self._wake = None
             return []
@@ -66,11 +67,15 @@ class SecondUpstream:
             return []
         dialer = self._dialer
         if dialer is None:
-            dialer = self._dialer = Dialer((address,), server.bootstrap.heartbeat, self._make_port, server.hello)
+            dialer = self._dialer = Dialer(addresses, server.bootstrap.heartbeat, self._make_port, server.hello)
             dialer.on_open, dialer.on_close = server.dialer.on_open, server.dialer.on_close
         events: list[Event] = []
         for received in dialer.receive(now):
             if received.letter is not None:
+                if 0 < received.letter.epoch < self._epoch:
+                    dialer.lost("an older hq-server spoke", now)
+                    break
+                self._epoch = max(self._epoch, received.letter.epoch)
                 for message in received.letter.messages:
                     if may_send(message, Role.SERVER):
                         server.lease.heard(now, is_second=True)
@@ -95,7 +100,7 @@ class SecondUpstream:
         if isinstance(message, ExecWelcome):
             dialer.welcomed(message.heartbeat, now)
             server.lease.given(message.lease, now)
-            server.log.info("the user-server is away: linked to hq-server at %s", server.bootstrap.server)
+            server.log.info("the user-server is away: linked to hq-server at %s", dialer.route)
             dialer.send(RunRoll(host=server.bootstrap.host, runs=server.roll()))
             self._sent = self._told
             return [SlotsSet(max(1, message.slots))]

@@ -63,6 +63,13 @@ def _seconds(text: str) -> float:
         return parse_seconds(text)
 
 
+def _failover(text: str) -> float:
+    value = _seconds(text)
+    if not 2 <= value <= 600:
+        raise InputError(f"'{text}' is not a time from 2 to 600 seconds")
+    return value
+
+
 def _level(text: str) -> str:
     if text.upper() not in LEVELS:
         raise InputError(f"'{text}' is not a log level: {', '.join(LEVELS)}")
@@ -76,6 +83,7 @@ OPTIONS = (
     Option("var", "", _text, "Directory of hq-server's own files (keys, log, SQLite database); empty: var beside etc."),
     Option("heartbeat", "5", _seconds, "How often peers speak, in seconds; after three silent ones a peer is suspect and gets nothing new."),
     Option("lease", "120", _seconds, "After how long a silence a host is lost to its user: what may be run again is, elsewhere."),
+    Option("failover", "5", _failover, "After how long a silence of the active hq-server one that stands by takes its place, in seconds (2 to 600). The same on both."),
     Option("probe_interval", "60", _seconds, "How often hq-server looks whether hosts can be reached."),
     Option("probe_timeout", "3", _seconds, "How long it waits for a host to answer."),
     Option("log_level", "INFO", _level, "What is written to the log: DEBUG, INFO, WARNING or ERROR."),
@@ -94,6 +102,7 @@ class ServerConfig:
     var: str
     heartbeat: float
     lease: float
+    failover: float
     probe_interval: float
     probe_timeout: float
     log_level: str

@@ -15,9 +15,11 @@ class Starting:
 
     def __init__(self, pipe: int | None = None) -> None:
         self._pipe = pipe
+        self.is_over = False  # it came up once
 
     def up(self) -> None:
         """The daemon is up: the command that started it returns 0; from now on nobody reads what is printed."""
+        self.is_over = True
         self._tell(b"0")
 
     def fail(self, reason: str, exit_code: int = 1) -> None:

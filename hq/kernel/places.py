@@ -54,19 +54,20 @@ def keys_dir(instance: str) -> str:
 class ClientConfig:
     """What `client.yaml` says: all that a command needs to reach the instance.
 
-    `server` is `tcp://host:port`, `server_key` the server's CURVE key, `enrol_socket` the path of its Unix socket on its own
+    `server` is `tcp://host:port`, `servers` all such addresses where hq-server may be active, in the order in which they are tried, `server_key` the server's CURVE key, `enrol_socket` the path of its Unix socket on its own
     machine, `userserver` the machine on which user-servers should run (None: anywhere), `exec_server` the command on
     ordinary hosts (None: the same path as here), `etc` the directory that it was read from.
     """
 
-    __slots__ = ("allow_root", "enrol_socket", "etc", "exec_server", "instance", "server", "server_key", "userserver")
+    __slots__ = ("allow_root", "enrol_socket", "etc", "exec_server", "instance", "server", "server_key", "servers", "userserver")
 
     def __init__(
         self, *, instance: str, server: str, server_key: str, enrol_socket: str, etc: str,
         userserver: str | None = None, exec_server: str | None = None, allow_root: bool = False,
     ) -> None:  # fmt: skip
         self.instance = instance
-        self.server = server
+        self.servers = tuple(server.replace(",", " ").split())
+        self.server = self.servers[0]
         self.server_key = server_key
         self.enrol_socket = enrol_socket
         self.etc = etc
@@ -107,8 +108,10 @@ def read_client_config(etc: str) -> ClientConfig:
         value = _plain(rest.strip(), path, number)
         if name == "allow_root" and value not in ("true", "false", ""):
             raise InputError(f"allow_root is true or false, not '{value}'", file=path, line=number)
-        if name == "server" and not _is_address(value):
-            raise InputError(f"'{value}' is not an address: write tcp://HOST:PORT", file=path, line=number)
+        if name == "server" and value:
+            for address in value.replace(",", " ").split() or [value]:
+                if not _is_address(address):
+                    raise InputError(f"'{address}' is not an address: write tcp://HOST:PORT, several with blanks between", file=path, line=number)
         if name == "server_key" and len(value) != 40:
             raise InputError("server_key is not a public key (40 characters, in quotes)", file=path, line=number)
         if name == "instance" and not is_plain_name(value):

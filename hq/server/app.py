@@ -1,4 +1,4 @@
-"""hq-server the command: reads the instance, puts the parts together, runs the loop. The only place that knows all parts."""
+"""hq-server the command: reads the instance, waits for the seat if it must, and is the active one until it ends or loses it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from contextlib import ExitStack
 
 from hq import VERSION
 from hq.db.engine import advice, check_revision, open_engine
+from hq.db.seat import SeatRows
 from hq.db.store import Store
-from hq.db.writer import Writer
-from hq.errors import DatabaseError, HqError, InputError, UnavailableError, UsageError
+from hq.errors import DatabaseError, HqError, InputError, RefusedError, UnavailableError, UsageError
 from hq.kernel.clock import SystemClock
 from hq.kernel.config import ServerConfig, read_database_url, read_server_config
 from hq.kernel.detach import Starting, detach
 from hq.kernel.files import Lock, lock_file, read_secret
 from hq.kernel.log import open_log
-from hq.kernel.loop import Loop, ThreadBackground
 from hq.kernel.places import ClientConfig, find_etc, read_client_config
-from hq.kernel.zmqbus import ZmqServer
-from hq.server.configuration import read_configuration, write_server_address
-from hq.server.daemon import Server
-from hq.server.enrolsocket import EnrolSocket
-from hq.server.notify import notify
+from hq.server.active import Place, be_active
+from hq.server.configuration import read_configuration
+from hq.server.standby import take_seat
 
 PROGRAM = "hq-server"
-WORKERS = 8
+#: Seconds after which a database that does not answer a beat counts as away.
+BEAT_PATIENCE = 3.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--detach", action="store_true", help="go into the background; returns once hq-server listens, or says why it does not")
     parser.add_argument("--etc", metavar="DIR", help="the instance's etc directory (default: HQ_ETC, $HQPATH/etc, ~/.config/hq, /etc/hq)")
     parser.add_argument("-p", "--port", type=int, metavar="PORT", help="TCP port instead of the one in hq.yaml; 0 takes any free one")
+    parser.add_argument("--standby", action="store_true",
+                        help="while the instance's hq-server on another machine is active, wait, and take its place when it ends or dies (MariaDB, MySQL)")  # fmt: skip
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
     return parser
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         etc = os.path.abspath(find_etc(options.etc))
         if options.detach:
             starting = detach()
-        return _serve(etc, options.port, starting)
+        return _serve(etc, options, starting)
     except HqError as error:
         starting.fail(f"{PROGRAM}: {error}", error.exit_code)
         return error.exit_code
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
-def _serve(etc: str, port_option: int | None, starting: Starting) -> int:
+def _serve(etc: str, options: argparse.Namespace, starting: Starting) -> int:
     config = read_server_config(etc)
     client = read_client_config(etc)
     if client.instance != config.instance:
@@ -73,57 +73,41 @@ def _serve(etc: str, port_option: int | None, starting: Starting) -> int:
         lock = _lock(config)
         stack.callback(lock.release)
         public, secret = _keys(config, client)
-        engine = open_engine(read_database_url(etc))
+        url = read_database_url(etc)
+        engine = open_engine(url)
         stack.callback(engine.dispose)
         check_revision(engine)
         store = Store(engine)
         _check_instance(store, config)
+        beating = open_engine(url, silence=BEAT_PATIENCE)
+        stack.callback(beating.dispose)
+        rows = SeatRows(beating, f"{os.uname().nodename}:{config.var}"[:255])
+        if options.standby and not rows.can_move:
+            raise RefusedError("a standby needs a database that both machines reach (MariaDB or MySQL): an SQLite file is on this machine alone")
         os.makedirs(os.path.join(config.var, "log"), mode=0o700, exist_ok=True)
         log = open_log(PROGRAM, os.path.join(config.var, "log"), config.log_level, config.log_size, config.log_files)
         stack.callback(log.close)
-        wanted = config.port if port_option is None else port_option
-        port = ZmqServer(f"tcp://{config.bind}:{wanted}", public, secret)
-        stack.callback(port.close)
-        enrol = EnrolSocket(_socket_place(client.enrol_socket))
-        stack.callback(enrol.close)
-        system = log.category("system")
         if (warning := advice(engine)) is not None:
-            system.warning("%s", warning)
-        address = f"{client.server.rpartition(':')[0]}:{port.port}"
-        if write_server_address(etc, address):
-            system.warning("client.yaml says %s now: users need the new file", address)
-        loops: list[Loop] = []
-        epoch = store.take_over()
-
-        def wake() -> None:
-            for each in loops:
-                each.wake()
-
-        writer = Writer(store, wake, epoch)
-        stack.callback(writer.close)
-        clock, background = SystemClock(), ThreadBackground(WORKERS)
-        server = Server(instance=config.instance, etc=etc, config=config, port=port, store=store, writer=writer, background=background,
-                        log=log, now=clock.now(), epoch=epoch, enrol=enrol)  # fmt: skip
-        loop = Loop(server, clock, [port], background)
-        stack.callback(loop.close)
-        loops.append(loop)
-        loop.watch(enrol)
-        system.info("hq-server %s of %s listens at port %d, process %d", VERSION, config.instance, port.port, os.getpid())
-        if sys.stderr.isatty():
-            print(f"{PROGRAM}: {config.instance} listens at {config.bind}:{port.port}", file=sys.stderr)
-
-        def announce() -> None:
-            notify(f"READY=1\nMAINPID={os.getpid()}")
-            starting.up()
-
-        # in the first tick: only then signals are taken by the loop, and whoever waits for us may send one at once
-        server.when_settled(None, announce)
-        loop.run()
-        notify("STOPPING=1")
-        system.info("hq-server stops%s", f": {server.failure}" if server.failure else "")
-        if server.failure:
-            print(f"{PROGRAM}: {server.failure}", file=sys.stderr)
-        return 1 if server.failure else 0
+            log.category("system").warning("%s", warning)
+        wanted = config.port if options.port is None else options.port
+        place = Place(etc, config, client, wanted, public, secret)
+        clock = SystemClock()
+        while True:
+            seat = take_seat(place, rows, store, log, clock, starting, is_standby=options.standby)
+            if seat is None:
+                return 0
+            try:
+                server = be_active(place, rows, store, log, clock, starting, seat)
+            except UnavailableError as error:
+                if not options.standby or not starting.is_over:
+                    raise
+                log.category("system").error("hq-server could not become the active one, and stands by again: %s", error)
+                continue
+            if server.standing.is_lost and options.standby:
+                continue
+            if server.failure:
+                print(f"{PROGRAM}: {server.failure}", file=sys.stderr)
+            return 1 if server.failure else 0
 
 
 def _lock(config: ServerConfig) -> Lock:
@@ -151,20 +135,9 @@ def _keys(config: ServerConfig, client: ClientConfig) -> tuple[str, str]:
 
 
 def _check_instance(store: Store, config: ServerConfig) -> None:
-    found = store.load().settings.get("instance")
+    found = store.setting("instance")
     if found is not None and found != config.instance:
         raise DatabaseError(f"the state database belongs to the instance {found}, hq.yaml names {config.instance}: correct hq-db.cfg or hq.yaml")
-
-
-def _socket_place(path: str) -> str:
-    """The path of the enrolment socket, its directory made, and open to pass through: who speaks is asked of the kernel."""
-    directory = os.path.dirname(path)
-    try:
-        if not os.path.isdir(directory):
-            os.makedirs(directory, mode=0o711)
-    except OSError as error:
-        raise InputError(f"the directory cannot be made: {error.strerror}", file=directory) from None
-    return path
 
 
 if __name__ == "__main__":

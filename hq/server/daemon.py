@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hq.core.cluster import Cluster
-from hq.core.events import Action, ConfigurationRead, Event, Unwatched, UserServerWent
+from hq.core.events import Action, Event, Unwatched, UserServerWent
 from hq.core.leases import Leases
 from hq.db.store import Store
-from hq.errors import DatabaseError, HqError, RefusedError, UnavailableError
+from hq.errors import HqError, RefusedError, UnavailableError
 from hq.kernel.bus import Peer, Port, Received
 from hq.kernel.clock import Now
 from hq.kernel.config import ServerConfig
@@ -31,7 +31,9 @@ from hq.server.configuration import read_configuration
 from hq.server.enrolsocket import EnrolSocket
 from hq.server.gate import Gate
 from hq.server.outbox import Outbox
+from hq.server.rebuilding import Rebuilding
 from hq.server.requests import STRANGER, Caller, Request
+from hq.server.seat import PAUSE, Standing
 from hq.server.sessions import SILENT_BEATS, Session, Sessions
 from hq.server.trouble import Trouble
 from hq.server.writing import WriterLike
@@ -41,21 +43,18 @@ HELLO_ROLES = frozenset({Role.USER_SERVER, Role.EXEC_SERVER})
 CATEGORIES = ("database", "error", "jobs", "network", "requests", "security", "system")
 #: hq-admin enrols its key when an answer begins so.
 UNKNOWN_KEY = "hq-server does not know this key"
-#: Seconds between two tries to build the core anew from a database that refused a commit and then went away.
-REBUILD_PAUSE = 5.0
 #: Seconds that a stop waits for a commit that is under way.
 STOP_PATIENCE = 10.0
 #: Seconds between the last words and the end: a socket that is closed at once may lose them.
 STOP_PAUSE = 0.2
-#: Commits that the database may refuse one after the other before hq-server gives up.
-MAX_REJECTED = 2
 
 
 class Server:
     """hq-server. Tests call `tick` by hand; `hq.server.app` gives it to the loop."""
 
     def __init__(self, *, instance: str, etc: str, config: ServerConfig, port: Port, store: Store, writer: WriterLike,
-                 background: Background, log: Log, now: Now, epoch: int = 0, enrol: EnrolSocket | None = None) -> None:  # fmt: skip
+                 background: Background, log: Log, now: Now, epoch: int = 0, enrol: EnrolSocket | None = None,
+                 standing: Standing | None = None) -> None:  # fmt: skip
         self.instance = instance
         self.etc = etc
         self.config = config
@@ -79,7 +78,8 @@ class Server:
         self.outbox = Outbox(port, log.category("network"))
         self.outbox.epoch = self.epoch = epoch
         self.failure: str | None = None
-        self._rejected = 0
+        self.standing = standing or Standing()
+        self._rebuilding = Rebuilding()
         self.timers = Timers()
         self.timers.add("heartbeat", config.heartbeat, now.boot)
         self.timers.add("probe", config.probe_interval, now.boot)
@@ -91,7 +91,6 @@ class Server:
         self._settled: deque[tuple[Request | None, Callable[[], None]]] = deque()
         self._wake: float | None = None
         self._trouble = Trouble(log.category("database"))
-        self._rebuild_at: float | None = None
         self._is_stopping = False
         self._stop_from = self._stop_by = 0.0
         self._is_done = False
@@ -145,11 +144,21 @@ class Server:
             self.add(Unwatched(token))
         self.log.category("system").info("user-server of %s went: %s", session.user, reason)
 
+    def dismiss(self, reason: str) -> None:
+        """Send everybody away: they say hello again, here or elsewhere."""
+        for peer in self.visits.clear():
+            self.outbox.tell(peer, PeerBye(reason=reason))
+        for session in self.sessions:
+            self.outbox.tell(session.peer, PeerBye(reason=reason))
+            self.end_session(session, reason)
+
     # --- the tick -----------------------------------------------------------------------------------------------
 
     def tick(self, now: Now) -> float | None:
         """Take all that has arrived, act on it, and return when to be called at the latest (CLOCK_BOOTTIME)."""
         self.now = now
+        if not self.standing.may_act(self, now):
+            return self._hold_still()
         self._receive()
         for done in self.background.finished():
             self._take(done)
@@ -165,6 +174,13 @@ class Server:
         if self._is_stopping and ((self._in_flight is None and now.boot >= self._stop_from) or now.boot >= self._stop_by):
             self._is_done = True
         return self._deadline()
+
+    def _hold_still(self) -> float:
+        """Another hq-server may be the active one, or is."""
+        if self.standing.is_lost and not self._is_stopping:
+            self._is_stopping, self._stop_by = True, self.now.boot + STOP_PAUSE
+        self._is_done = self._is_stopping and self.now.boot >= self._stop_by
+        return self.now.boot + PAUSE
 
     def _receive(self) -> None:
         for received in self.gate.take(self.outbox.port, self.now.boot, self._is_known):
@@ -263,53 +279,16 @@ class Server:
             batch, actions = self._in_flight
             self._in_flight = None
             if done.error is not None:
-                self._reject(batch, done.error)
+                self._rebuilding.reject(self, batch, done.error)
             else:
                 self.counts["commits"] += 1
-                self._rejected = 0
+                self._rebuilding.rejected = 0
                 self._complete(batch, actions)
 
     def _complete(self, batch: Batch, actions: list[Action]) -> None:
         performers.perform(self, actions)
         for function in batch.after:
             function()
-
-    def _reject(self, batch: Batch, error: BaseException) -> None:
-        """The database refused the data of a commit: memory is ahead of it. What is recorded counts; everybody comes in anew."""
-        self.log.category("database").error("a commit was refused, the state is read again from the database: %s", error)
-        answer = error if isinstance(error, HqError) else DatabaseError("the state database refused this: hq-server's log says why")
-        self._fail_batch(batch, answer)
-        self._rebuild_at = self.now.boot
-        self._rejected += 1
-        if self._rejected > MAX_REJECTED:
-            # also when another hq-server has taken the database over: then this one must not go on
-            self.failure = str(error)
-            self.stop(self.now)
-
-    def _fail_batch(self, batch: Batch, error: HqError) -> None:
-        for event in batch.events:
-            token = getattr(event, "token", None)
-            if isinstance(token, Request):
-                token.fail(error)
-
-    def _rebuild(self) -> None:
-        try:
-            snapshot = self.store.load()
-        except Exception as error:  # noqa: BLE001 - whatever the driver raises: it is tried again
-            self.log.category("database").error("the state cannot be read: %s", error)
-            self._rebuild_at = self.now.boot + REBUILD_PAUSE
-            return
-        self._rebuild_at = None
-        self.settings = dict(snapshot.settings)
-        self.cluster = Cluster(self.instance, snapshot, self.now.wall)
-        self._wake = None
-        waiting, self.batch = self.batch, Batch()
-        self.batch.events.append(read_configuration(self.etc))
-        self.batch.events.extend(event for event in waiting.events if not isinstance(event, ConfigurationRead))
-        self.batch.after, self.batch.extra = waiting.after, waiting.extra
-        for session in self.sessions:
-            self.outbox.tell(session.peer, PeerBye(reason="hq-server has read its state again: say hello"))
-            self.end_session(session, "hq-server has read its state again")
 
     def _run_settled(self) -> None:
         if self._in_flight is None or self.writer.trouble:
@@ -318,9 +297,10 @@ class Server:
                 self._guarded(request, "a read", function)
 
     def _step(self) -> None:
-        if self._rebuild_at is not None and self._rebuild_at <= self.now.boot:
-            self._rebuild()
-        while self._in_flight is None and self._rebuild_at is None:
+        if self._rebuilding.at is not None and self._rebuilding.at <= self.now.boot:
+            self._rebuilding.rebuild(self)
+            self._wake = None
+        while self._in_flight is None and self._rebuilding.at is None and not self.standing.is_refused:
             is_due = self._wake is not None and self._wake <= self.now.wall
             if not self.batch and not is_due:
                 return
@@ -330,8 +310,8 @@ class Server:
             except Exception as error:  # noqa: BLE001 - the state in memory may be half changed: what is recorded counts
                 self.counts["faults"] += 1
                 self.log.category("error").critical("the core failed over %d events", len(batch.events), exc_info=error)
-                self._fail_batch(batch, RefusedError("hq-server failed over this request: its log says why"))
-                self._rebuild_at = self.now.boot
+                self._rebuilding.fail(batch, RefusedError("hq-server failed over this request: its log says why"))
+                self._rebuilding.at = self.now.boot
                 return
             self._wake = step.wake
             changes = step.changes
@@ -353,12 +333,14 @@ class Server:
 
     def _deadline(self) -> float | None:
         moments = [self.timers.next()]
-        if self._in_flight is None and self._rebuild_at is None:
+        if self.standing.is_refused:
+            moments.append(self.now.boot)
+        if self._in_flight is None and self._rebuilding.at is None:
             if self._wake is not None:
                 moments.append(self.now.boot + max(0.01, self._wake - self.now.wall))
             if self.batch or self._settled:
                 moments.append(self.now.boot)
-        moments.append(self._rebuild_at)
+        moments.append(self._rebuilding.at)
         if self._is_stopping:
             moments.append(self._stop_from if self._in_flight is None else self._stop_by)
         if self.gate.has_more:

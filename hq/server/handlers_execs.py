@@ -55,6 +55,11 @@ class Visits:
         """One said goodbye."""
         self._by_link.pop((user, host), None)
 
+    def clear(self) -> list[Peer]:
+        """Forget all; their connections."""
+        gone, self._by_link = [visit.peer for visit in self._by_link.values()], {}
+        return gone
+
     def beat(self, boot: float, lease: float) -> list[Peer]:
         """Forget silent ones; the connections of the others."""
         self._by_link = {link: visit for link, visit in self._by_link.items() if boot - visit.heard < lease}

@@ -115,7 +115,7 @@ def facts_of(server: Server, what: str) -> dict[str, Any]:
             "dropped_envelopes": server.gate.dropped,
         }  # fmt: skip
     return {
-        **base, "database": f"away: {server.writer.trouble}" if server.writer.trouble else "ok", **listing.facts(server.cluster),
+        **base, "role": f"active, epoch {server.epoch}", "standby": ", ".join(server.standing.standbys) or "none", "database": f"away: {server.writer.trouble}" if server.writer.trouble else "ok", **listing.facts(server.cluster),
     }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def ask(server: Server, request: Request, message: PeerAsk) -> None:
     facts = facts_of(server, message.what)
     if not request.caller.is_admin:
         # directories of the owner and the traffic of others are not a user's business
-        for name in ("etc", "pid", "refused_messages", "dropped_envelopes"):
+        for name in ("etc", "pid", "refused_messages", "dropped_envelopes", "standby"):
             facts.pop(name, None)
     request.reply(PeerFacts(facts=facts))
 

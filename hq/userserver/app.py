@@ -24,6 +24,7 @@ from hq.kernel.log import Log, open_log
 from hq.kernel.loop import Loop, ThreadBackground
 from hq.kernel.places import ClientConfig, find_etc, hq_home, keys_dir, read_client_config, user_run_dir
 from hq.kernel.proofs import ssh_proof_command
+from hq.kernel.turning import TurningPort
 from hq.kernel.zmqbus import ZmqClient, ZmqServer
 from hq.protocol.base import PROTOCOL
 from hq.protocol.peers import PeerHello
@@ -157,7 +158,7 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     memory = HostMemory(os.path.join(run_dir, "hosts.json"), log.category("hosts"), allow_root=config.allow_root or (uid == 0 and is_in_container()))
     starter = Starter(
         transport=Transports(transport_settings(config, run_dir)), background=background, routes=routes, keys=exec_keys, keyring=keyring,
-        memory=memory, instance=config.instance, user=user, heartbeat=EXEC_HEARTBEAT, server=(config.server, config.server_key), backends=lambda: read_backends(config.etc),
+        memory=memory, instance=config.instance, user=user, heartbeat=EXEC_HEARTBEAT, server=(config.servers, config.server_key), backends=lambda: read_backends(config.etc),
     )  # fmt: skip
     execs = ExecLinks(
         port=port, starter=starter, memory=memory, log=log.category("hosts"), seed=secrets.randbits(32), heartbeat=EXEC_HEARTBEAT,
@@ -166,14 +167,14 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     door = Door(log.category("clients"), uid)
     keepalive = keepalive_of(config)
     server = UserServer(
-        instance=config.instance, user=user, uid=uid, etc=config.etc, address=f"{name}:{port.port}", server_address=config.server, door=door,
+        instance=config.instance, user=user, uid=uid, etc=config.etc, address=f"{name}:{port.port}", server_address=" ".join(config.servers), door=door,
         port=port, keys=exec_keys, preparer=Preparer(config.instance, user, Signer(keyring.sign_secret), Sealer(keyring.seal_key)),
         spool=SubmissionSpool(os.path.join(run_dir, "spool"), log.category("clients")),
         background=background,
         access=AccessFile(os.path.join(hq_home(), config.instance, "access.json"), host=name, port=port.port, boot=boot, public=keyring.public),
         now=now, log=log.category, idle=idle, allow_root=config.allow_root, keepalive_sentence=keepalive.status, reopen_log=log.reopen,
     )  # fmt: skip
-    client = ZmqClient(config.server, config.server_key, keyring.public, keyring.secret)
+    client = TurningPort(config.servers, lambda each: ZmqClient(each, config.server_key, keyring.public, keyring.secret))
     hello = PeerHello(version=VERSION, protocol=PROTOCOL, boot=boot, machine=os.uname().nodename, address=server.address,
                       sign_public=keyring.sign_public, lock=lock_name(os.path.join(run_dir, "lock")))  # fmt: skip
     upstream = ServerLink(client, config.server, lambda: msgspec.structs.replace(hello, takeover=is_takeover and not upstream.was_in), enroller, log.category("link"), now, on_message=server.on_message,

@@ -25,7 +25,7 @@ class Starter:
 
     def __init__(
         self, *, transport: Transport, background: Background, routes: Routes, keys: ExecKeys, keyring: Keyring, memory: HostMemory,
-        instance: str, user: str, heartbeat: float, server: tuple[str, str] = ("", ""), backends: Callable[[], Mapping[str, BatchSettings]] = dict,
+        instance: str, user: str, heartbeat: float, server: tuple[tuple[str, ...], str] = (("",), ""), backends: Callable[[], Mapping[str, BatchSettings]] = dict,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._background = background
@@ -36,7 +36,7 @@ class Starter:
         self._instance = instance
         self._user = user
         self._heartbeat = heartbeat
-        self._server = server  # address and key of hq-server
+        self._server = server  # addresses and key of hq-server
         self._backends = backends
         self._cancel = threading.Event()
 
@@ -69,6 +69,7 @@ class Starter:
         return Bootstrap(
             instance=self._instance, host=spec.name, user=self._user, upstreams=self._routes.to(spec), upstream_key=self._keyring.public,
             public=public, secret=secret, sign_public=self._keyring.sign_public, seal_key=self._keyring.seal_key, slots=spec.slots,
-            heartbeat=self._heartbeat, version=VERSION, protocol=PROTOCOL, allow_root=allow_root, server=self._server[0], server_key=self._server[1],
+            heartbeat=self._heartbeat, version=VERSION, protocol=PROTOCOL, allow_root=allow_root, server=self._server[0][0],
+            standbys=self._server[0][1:], server_key=self._server[1],
             backend=spec.backend, batch=batch, local_port=None if spec.transport == "local" else self._routes.port,
         )  # fmt: skip

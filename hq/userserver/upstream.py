@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hq.core.agent_upstream import Act, Phase, Requests, Upstream
+from hq.core.agent_turns import Turns
+from hq.core.agent_upstream import PATIENCE, STANDBY_PATIENCE, Act, Phase, Requests, Upstream
 from hq.kernel.bus import Port
 from hq.kernel.clock import Now
 from hq.kernel.identity import may_send
+from hq.kernel.turning import TurningPort
 from hq.model.user import Role
 from hq.protocol.base import Message, Problem
 from hq.protocol.codec import MAX_FRAME, encode, envelope
@@ -26,6 +28,8 @@ MAX_MESSAGES = 2000
 MAX_BATCH = MAX_FRAME // 4
 #: While there is no connection, a hello is tried so often (seconds).
 KNOCK = 0.05
+#: With several addresses the connection is looked at so often (seconds).
+LOOK = 0.5
 
 OnAnswer = Callable[[Message, bool], None]
 
@@ -53,7 +57,9 @@ class ServerLink:
         self, port: Port, address: str, hello: Callable[[], PeerHello], enroller: Enroller, log: logging.Logger, now: Now,
         *, on_message: Callable[[Message], None], on_welcome: Callable[[PeerWelcome], None], on_refused: Callable[[PeerRefused], None],
     ) -> None:  # fmt: skip
-        self.rule = Upstream(now.boot)
+        self._several = port if isinstance(port, TurningPort) and len(port.addresses) > 1 else None
+        self.rule = Upstream(now.boot, patience=STANDBY_PATIENCE if self._several else PATIENCE)
+        self._turns = Turns(now.boot)
         self.requests: Requests[Ask] = Requests()
         self.reason = ""  # why we are not in
         self._unresolved = ""  # why its name means nothing on this machine
@@ -128,6 +134,7 @@ class ServerLink:
             letter = received.letter
             if 0 < letter.epoch < self.rule.epoch:
                 self._log.warning("a message of an older hq-server (epoch %d, now %d) was ignored", letter.epoch, self.rule.epoch)
+                self._turn("is an older one")
                 continue
             self.rule.heard(now.boot)
             for message in letter.messages:
@@ -135,6 +142,7 @@ class ServerLink:
                     self._take(letter.re, message)
                 else:
                     self._log.warning("hq-server sent a %s, which it may not: ignored", message.__struct_config__.tag)
+        self._look_elsewhere()
         was_up = self.is_up
         while (act := self.rule.due(now.boot)) is not None:
             if act is Act.HELLO:
@@ -164,6 +172,8 @@ class ServerLink:
         moments = [moment for moment in (self.rule.wake(), self.requests.wake(self.rule)) if moment is not None]
         if self._knocking and self.rule.phase is Phase.AWAY:
             moments.append(self._now.boot + KNOCK)
+        elif self._several is not None and (self.is_up or self._hello_id):
+            moments.append(self._now.boot + LOOK)
         return min(moments, default=None)
 
     def close(self, reason: str) -> None:
@@ -188,6 +198,30 @@ class ServerLink:
             return f"hq-server at {self._address} does not know your key yet, and to enrol it takes long"
         since = time.strftime("%H:%M:%S", time.localtime(self._now.wall - (self._now.boot - self.rule.since)))
         return f"hq-server at {self._address} does not answer (since {since}): {self._unresolved or 'is it running?'}"
+
+    def _look_elsewhere(self) -> None:
+        """With several addresses: give up this one in good time."""
+        if self._several is None:
+            return
+        now, is_connected = self._now.boot, self._several.is_connected()
+        if self.is_up:
+            if self._turns.is_broken(now, is_connected=is_connected, heard=self.rule.last_heard, heartbeat=self.rule.heartbeat):
+                self._log.warning("hq-server at %s is not heard any more", self._address)
+                self.rule.lost(now)
+                self._went()
+                self._turn("is silent")
+        elif self.rule.phase in (Phase.AWAY, Phase.TAKING_OVER) and (self._knocking or self._hello_id):
+            if self._turns.is_over(now, is_connected=is_connected):
+                self._turn("does not answer" if is_connected else "cannot be reached")
+
+    def _turn(self, why: str) -> None:
+        """Try the next address at once."""
+        if self._several is None:
+            return
+        before, self._address = self._address, self._several.turn()
+        self._log.info("hq-server at %s %s: trying %s", before, why, self._address)
+        self._turns.turned(self._now.boot)
+        self._knocking = not self._say_hello()
 
     def _is_ours(self, address: str) -> bool:
         return address.rpartition(":")[0] == self._hello().address.rpartition(":")[0]
@@ -225,6 +259,8 @@ class ServerLink:
                 self._log.info("hq-server said goodbye: %s", message.reason)
                 self.rule.lost(self._now.boot)
                 self._went()
+            if self.rule.phase is Phase.AWAY:
+                self._turn(f"says goodbye ({message.reason})")
         elif isinstance(message, PeerRefused):
             self._refuse(message)
         elif isinstance(message, Problem):
@@ -240,6 +276,7 @@ class ServerLink:
             self.reason = self._unresolved = ""
             self._was_enrolled = False
             self.rule.welcomed(now, message.heartbeat, message.epoch)
+            self._turns.welcomed(now)
             self.lease, self.was_in = message.lease, True
             self._log.info("hq-server %s at %s let us in as %s", message.version, self._address, message.user)
             self._on_welcome(message)

@@ -17,7 +17,7 @@ from hq.errors import InputError, RefusedError
 from hq.model.changes import Changes
 from hq.model.ids import TaskKey
 from hq.model.states import TaskState
-from tests.support.dbrecords import clean, end_task, ended_job, make_job, make_task
+from tests.support.dbrecords import clean, end_task, ended_job, make_job, make_task, take_seat
 
 
 def fill(engine: Engine) -> None:
@@ -27,7 +27,7 @@ def fill(engine: Engine) -> None:
     changes.tasks = {TaskKey(2, 1): make_task(2, 1, TaskState.WAITING), TaskKey(3, -1): make_task(3)}
     store.write(changes)
     store.write(ended_job(make_job(4), end_task(make_task(4))))
-    assert store.take_over() >= 1
+    assert take_seat(engine) >= 1
 
 
 def rows(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
@@ -66,7 +66,7 @@ def test_a_restored_database_starts_nothing_by_itself(engine: Engine, tmp_path: 
         snapshot = store.load()
         assert all(job.wishes.is_held for job in snapshot.jobs) and len(snapshot.jobs) == 3
         assert {task.key: task.state for task in snapshot.tasks} == {TaskKey(2, 1): TaskState.HELD, TaskKey(3, -1): TaskState.RUNNING}
-        assert store.take_over() > 1_500_000_000, "above any epoch that a user-server has seen"
+        assert take_seat(fresh) > 1_500_000_000, "above any epoch that a user-server has seen"
         assert Cluster("test-0badcafe", snapshot, 0.0).last_id == 4 + ID_GAP
         assert begin_anew(fresh) == 0, "they are held already"
         assert Cluster("test-0badcafe", store.load(), 0.0).last_id == 4 + 2 * ID_GAP

@@ -13,14 +13,14 @@ from hq.db import tables
 from hq.db.bulk import moment_text
 from hq.db.store import Store
 from hq.db.types import to_datetime, to_moment
-from hq.errors import DatabaseError
+from hq.errors import DatabaseError, FencedError
 from hq.model.changes import AuditRecord, Changes
 from hq.model.host import HostRecord, HostSpec, LoadSample
 from hq.model.job import JobRecord, TaskRecord, Wishes
 from hq.model.states import Outcome, TaskState
 from hq.model.user import UserRecord
 from tests.support import dbrecords
-from tests.support.dbrecords import T0, clean, end_task, ended_job, make_job, make_task, tasks_of
+from tests.support.dbrecords import T0, clean, end_task, ended_job, make_job, make_task, take_seat, tasks_of
 
 _slow = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -197,11 +197,11 @@ def test_a_repeated_batch_is_written_once(store: Store) -> None:
 
 
 def test_an_older_epoch_may_not_write(store: Store) -> None:
-    ours = store.take_over()
+    ours = take_seat(store.engine)
     store.write(Changes(settings={"a": "1"}), ours)
-    theirs = store.take_over()
+    theirs = take_seat(store.engine, "there:/var")
     assert theirs == ours + 1
-    with pytest.raises(DatabaseError, match="another hq-server has taken"):
+    with pytest.raises(FencedError, match="another hq-server has taken"):
         store.write(Changes(settings={"a": "2"}), ours)
     assert store.load().settings == {"a": "1"}
 

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete
 
-from hq.db.tables import lease, metadata
+from hq.db.seat import SeatRows
+from hq.db.tables import lease, metadata, seat
 from hq.model.changes import Changes
 from hq.model.host import HostRecord, HostSpec
 from hq.model.ids import PLAIN
@@ -24,9 +25,18 @@ def clean(engine: Engine) -> None:
     """Empty all tables but the ones that say what the database is."""
     with engine.begin() as connection:
         for table in reversed(metadata.sorted_tables):
-            if table.name not in ("view_info", "lease"):
+            if table.name not in ("view_info", "lease", "seat"):
                 connection.execute(delete(table))
         connection.execute(lease.update().values(epoch=0, batch=""))
+        connection.execute(seat.update().values(epoch=0, holder="", address="", beat=0, seconds=5.0))
+
+
+def take_seat(engine: Engine, name: str = "here:/var") -> int:
+    """Become the active hq-server, whoever is; the epoch."""
+    rows = SeatRows(engine, name)
+    epoch = rows.take(rows.look(), "tcp://here:1", 5.0)
+    assert epoch is not None
+    return epoch
 
 
 def make_job(id: int, *, user: str = "alice", wishes: Wishes | None = None, submitted: float = T0, ended: float | None = None,

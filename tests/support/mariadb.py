@@ -36,11 +36,12 @@ class MariaDB:
     With `is_fast` nothing is synced to disk, but each commit reaches the kernel: it survives `kill`, and is no base for figures.
     """
 
-    def __init__(self, *, is_fast: bool = True) -> None:
+    def __init__(self, *, is_fast: bool = True, bind: str = "127.0.0.1") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="hq-mariadb-"))
         self.directory.chmod(0o755)
         self.port = _free_port()
         self._is_fast = is_fast
+        self._bind = bind
         self._process: subprocess.Popen[bytes] | None = None
         self._user: str | None = None
         if os.geteuid() == 0:
@@ -51,9 +52,9 @@ class MariaDB:
             "--skip-test-db", "--cross-bootstrap", "--innodb-log-file-size=16M",
         )  # fmt: skip
 
-    def url(self, database: str, *, user: str = "root", password: str = "") -> str:
+    def url(self, database: str, *, user: str = "root", password: str = "", host: str = "127.0.0.1") -> str:
         """The SQLAlchemy URL of a database on this server."""
-        return f"mysql+pymysql://{user}{':' + password if password else ''}@127.0.0.1:{self.port}/{database}"
+        return f"mysql+pymysql://{user}{':' + password if password else ''}@{host}:{self.port}/{database}"
 
     def start(self) -> None:
         """Start it and return once it answers."""
@@ -63,7 +64,7 @@ class MariaDB:
         argv = (
             "setpriv", "--pdeathsig", "KILL", *(("--reuid", self._user, "--clear-groups") if self._user else ()),
             program("mariadbd") or "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--socket={self.directory}/sock",
-            f"--pid-file={self.directory}/pid", f"--port={self.port}", "--bind-address=127.0.0.1",
+            f"--pid-file={self.directory}/pid", f"--port={self.port}", f"--bind-address={self._bind}",
             f"--log-error={self.directory}/err.log",
             # one that starts deletes the temporary tables it finds: those of another instance, in a directory they share
             f"--tmpdir={self.directory}", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",

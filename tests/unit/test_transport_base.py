@@ -35,7 +35,7 @@ def test_bootstrap_is_one_line_and_keeps_the_local_port_to_itself() -> None:
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
     assert set(json.loads(line)) == {
         "instance", "host", "user", "upstreams", "upstream_key", "public", "secret", "sign_public", "seal_key", "slots", "heartbeat",
-        "version", "protocol", "allow_root", "idle", "home", "server", "server_key", "backend", "batch",
+        "version", "protocol", "allow_root", "idle", "home", "server", "standbys", "server_key", "backend", "batch",
     }  # fmt: skip
     assert json.loads(line)["upstreams"] == ["tcp://a:1", "tcp://127.0.0.1:9"]
 

@@ -35,7 +35,8 @@ class Bootstrap:
 
     `local_port` does not travel: it is the TCP port on which the user-server listens here. If it is set, the ssh transports add a
     reverse forward to it as the last of `upstreams`. `idle`: seconds without anything to do until the exec-server ends. `home`: HQ_HOME on
-    the host, empty: its default. `server`, `server_key`: where hq-server is, for when the user-server is away. `batch`: with the backend of a batch system, how it is used.
+    the host, empty: its default. `server`, `standbys`, `server_key`: where hq-server is or may be, for when
+    the user-server is away. `batch`: with the backend of a batch system, how it is used.
     """
 
     instance: str
@@ -55,6 +56,7 @@ class Bootstrap:
     idle: float = 600.0
     home: str = ""
     server: str = ""
+    standbys: tuple[str, ...] = ()
     server_key: str = ""
     backend: str = "process"
     batch: BatchSettings | None = None
