@@ -34,10 +34,12 @@ class LinkNews(NamedTuple):
 
 @dataclass(slots=True)
 class Link:
-    """One exec-server, seen from here. `try_at`: not started before. `hello_by`: started, and must have said hello by then."""
+    """One exec-server, seen from here. `try_at`: not started before. `hello_by`: started, and must have said hello by then. `note`: what
+    its last start had to say, which may be why it does not get through."""
 
     state: LinkState = LinkState.UNKNOWN
     reason: str = ""
+    note: str = ""
     is_wanted: bool = False
     is_dialling: bool = False
     failures: int = 0
@@ -114,7 +116,7 @@ class Links:
                 self.failed(
                     host,
                     f"the exec-server on {host} was started, but did not reach this user-server within {self._hello_patience:.0f} s: "
-                    "is there a way back from that host? (hq-client checkhost tells)",
+                    f"is there a way back from that host? (hq-client checkhost tells){f'; {link.note}' if link.note else ''}",
                     now,
                 )
             if link.hello_by is not None:
@@ -138,7 +140,7 @@ class Links:
         link = self._settle(host)
         if link.state is not LinkState.ALIVE:
             link.hello_by = now + self._hello_patience
-            link.reason = note or link.reason
+            link.note = note
         self._wake = min(self._wake, now)
 
     def failed(self, host: str, reason: str, now: float) -> None:

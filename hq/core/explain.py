@@ -100,8 +100,6 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
     elif link.state in (LinkState.FAILED, LinkState.SUSPECT):
         word = "could not be started" if link.state is LinkState.FAILED else "is silent"
         sentences.append(f"Your exec-server on {task.host} {word}: {printable(link.reason) or 'no reason was given'}")
-    elif task.state is TaskState.STARTING and link.state is LinkState.STARTING:
-        sentences.append(f"Your exec-server on {task.host} is being started.")
     return sentences
 
 

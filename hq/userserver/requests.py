@@ -184,7 +184,7 @@ def own_sentences(server: UserServer) -> list[str]:
         elif link.state is LinkState.SUSPECT:
             sentences.append(f"Your exec-server on {host} does not answer: {link.reason}{then}")
         elif link.state is LinkState.STARTING:
-            sentences.append(f"Your exec-server on {host} is being started.")
+            sentences.append(f"Your exec-server on {host} is being started{f'; {link.note}' if link.note else ''}.")
     sentences.append(server.keepalive_sentence())
     return sentences
 

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hq.kernel.keys import make_curve_pair, make_seal_key
 from hq.model.host import HostSpec
+from tests.support.driver import Driver
 from tests.support.hosts import Hosts, missing_for_hosts
 from tests.support.install import readable_install, readable_python
 from tests.support.proc import end_process
@@ -35,32 +35,6 @@ def hosts() -> Iterator[Hosts]:
         shutil.copy(SUPPORT / "stand_in.py", stand_in)
         stand_in.chmod(0o755)
         yield made
-
-
-class Driver:
-    """Calls transports as a user."""
-
-    def __init__(self, hosts: Hosts, user: str = "alice") -> None:
-        self.hosts = hosts
-        self.user = user
-        self.home = Path(pwd.getpwnam(user).pw_dir)
-        self.run_dir = f"/var/tmp/hq-{pwd.getpwnam(user).pw_uid}/t{hosts.tag}"
-
-    def __call__(self, *calls: tuple[str, HostSpec], words: tuple[str, ...] = (), settings: dict[str, Any] | None = None, **more: Any) -> Any:
-        """Make the calls in turn on one set of transports; everything that came of it."""
-        stand_in = [str(self.hosts.directory / "stand_in"), *words]
-        chosen = {"run_dir": self.run_dir, "exec_server": stand_in, "local_exec_server": stand_in, "connect_timeout": 3.0, **(settings or {})}
-        order = {"calls": [[method, asdict(host)] for method, host in calls], "settings": chosen, **more}
-        source = (SUPPORT / "transport_driver.py").read_text()
-        done = run_as(self.user, [str(readable_python()), "-c", source], stdin=json.dumps(order).encode(), timeout=120)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout)
-
-    def one(self, method: str, host: HostSpec, **more: Any) -> tuple[Any, str, str, float]:
-        """One call: value, name of the error's class, its text, seconds."""
-        outcome = self((method, host), **more)["outcomes"][0]
-        kind, text = outcome["error"] or ("", "")
-        return outcome["value"], kind, text, outcome["seconds"]
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,6 +194,26 @@ class Hosts:
         assert host.holder is not None and host.holder.poll() is None, (host.directory / "sshd.log").read_text()
         done = subprocess.run(["ip", "netns", "exec", host.namespace, "ss", "-Hltn", "sport = :22"], capture_output=True, check=False)
         return bool(done.stdout.strip())
+
+    @contextmanager
+    def sshd_says(self, name: str, *lines: str) -> Iterator[None]:
+        """For a while the host's sshd has these lines first in its configuration; the first word on an option counts."""
+        path = self._hosts[name].directory / "sshd_config"
+        text = path.read_text()
+        try:
+            self._read_again(name, "".join(f"{line}\n" for line in lines) + text)
+            yield
+        finally:
+            self._read_again(name, text)
+
+    def _read_again(self, name: str, text: str) -> None:
+        host = self._hosts[name]
+        assert host.holder is not None
+        (host.directory / "sshd_config").write_text(text)
+        log = host.directory / "sshd.log"
+        before = log.read_text().count("Server listening on")
+        os.kill(_first_process(host.holder.pid), signal.SIGHUP)
+        until(lambda: log.read_text().count("Server listening on") > before, 20, f"sshd of {name} to read its configuration again; see {log}")
 
     def cut(self, name: str) -> None:
         """Pull the network cable: packets vanish without a word."""

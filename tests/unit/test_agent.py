@@ -131,9 +131,11 @@ def test_a_hello_may_come_before_the_start_is_known_to_have_worked() -> None:
     assert made.is_alive("n1")
     made.want("n2", 20.0, is_near=True)
     made.due(20.0)
-    made.started("n2", 21.0)
+    made.started("n2", 21.0, note="no reverse forward: denied")
+    assert made.of("n2").state is LinkState.STARTING
     made.due(31.0)
     assert made.of("n2").state is LinkState.FAILED and "way back" in made.of("n2").reason
+    assert made.of("n2").reason.endswith("no reverse forward: denied"), "what the start noted is a reason, too"
 
 
 def test_goodbye_forgets_the_wish() -> None:

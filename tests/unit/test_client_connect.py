@@ -16,7 +16,7 @@ from hq.client import commands, connect, links, spawn, submit
 from hq.client.links import UnixLink, dial_unix, is_this_machine, read_access
 from hq.client.remote import dial_remote
 from hq.errors import RemoteError, SecurityError, UnavailableError
-from hq.kernel.keys import make_curve_pair
+from hq.kernel.keys import make_curve_pair, public_in_hex
 from hq.kernel.zmqbus import ZmqServer
 from hq.model.user import Role
 from hq.protocol.codec import decode_line, envelope
@@ -250,7 +250,8 @@ def test_enrolling_at_the_servers_socket(here: Stage, tmp_path: Path, capsys: py
     public, _ = make_curve_pair()
     argv = ["enrol", "--public", public, "--sign-public", "ab"]
     assert commands.main(argv) == 1
-    assert f"ssh 127.0.0.1 hq-client enrol --public '{public}'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "ssh 127.0.0.1 /" in said and f" enrol --etc {here.etc} --public {public_in_hex(public)} --sign-public ab\n" in said
     with FakeUserServer(str(tmp_path / "enrol.sock"), lambda message: [KeyEnrolled(user="alice", role=Role.USER_SERVER, proof="peercred")]) as server:
         assert commands.main(argv) == 0
     assert server.heard == [KeyEnrol(public=public, role=Role.USER_SERVER, sign_public="ab")]

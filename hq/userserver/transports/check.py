@@ -24,8 +24,9 @@ def failed_login(reason: str) -> list[CheckStep]:
     return [CheckStep("login", False, reason)]
 
 
-def steps_of(answer: bytes, problem: str = "", noise: str = "", is_local: bool = False) -> list[CheckStep]:
-    """The steps in their order. `answer`: the facts, one JSON object; empty: there are none, and `problem` says why."""
+def steps_of(answer: bytes, problem: str = "", noise: str = "", is_local: bool = False, unforwarded: str = "") -> list[CheckStep]:
+    """The steps in their order. `answer`: the facts, one JSON object; empty: there are none, and `problem` says why. `unforwarded`: why
+    there is no reverse forward."""
     said = f"; the login shell prints: {noise[:200]}" if noise else ""
     login = CheckStep("login", True, "this machine" if is_local else "ssh logs in" + said)
     if not answer:
@@ -36,7 +37,7 @@ def steps_of(answer: bytes, problem: str = "", noise: str = "", is_local: bool =
         facts = None
     if not isinstance(facts, dict):
         return [login, CheckStep("python", False, f"hq-exec-server --check answers nonsense: {answer[:200]!r}")]
-    return [login, _python(facts), _version(facts), _way_back(facts), _limits(facts), _lingering(facts)]
+    return [login, _python(facts), _version(facts), _way_back(facts, unforwarded), _limits(facts), _lingering(facts)]
 
 
 def _python(facts: dict[str, Any]) -> CheckStep:
@@ -54,7 +55,7 @@ def _version(facts: dict[str, Any]) -> CheckStep:
     return CheckStep("version", theirs is not None, f"hq {theirs} there, {ours} here")
 
 
-def _way_back(facts: dict[str, Any]) -> CheckStep:
+def _way_back(facts: dict[str, Any], unforwarded: str) -> CheckStep:
     """`way_back` of the facts: address → null if it was reached, else the reason in words."""
     tried = facts.get("way_back")
     if not isinstance(tried, dict) or not tried:
@@ -62,7 +63,7 @@ def _way_back(facts: dict[str, Any]) -> CheckStep:
     reached = [address for address, reason in tried.items() if not reason]
     failed = "; ".join(f"{address}: {reason}" for address, reason in tried.items() if reason)
     if not reached:
-        return CheckStep("way back", False, f"cannot connect to {failed}")
+        return CheckStep("way back", False, f"cannot connect to {failed}" + (f"; no reverse forward: {unforwarded}" if unforwarded else ""))
     return CheckStep("way back", True, f"reaches {reached[0]}" + (f"; does not reach {failed}" if failed else ""))
 
 

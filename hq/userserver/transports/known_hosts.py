@@ -93,6 +93,11 @@ def key_kinds(entries: Sequence[Entry], name: str) -> list[str]:
     return list(dict.fromkeys(entry.kind for entry in entries if not entry.marker and entry.is_for(name)))
 
 
+def has_authority(entries: Sequence[Entry], name: str) -> bool:
+    """Whether certificates of some authority would prove the host's key."""
+    return any(entry.marker == "@cert-authority" and entry.is_for(name) for entry in entries)
+
+
 def judge(entries: Sequence[Entry], name: str, key: bytes) -> tuple[Verdict, Entry | None]:
     """What is known of `key` (its wire form) shown by `name`, and the line that says so."""
     ours = [entry for entry in entries if entry.is_for(name)]

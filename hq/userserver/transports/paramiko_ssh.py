@@ -1,6 +1,6 @@
 """The transport `ssh`: paramiko, with the user's ssh configuration, agent, keys and known_hosts. Unknown host keys are refused.
 
-Kerberos, jump hosts and second factors are not for it: `transport: openssh` uses the system's ssh.
+Kerberos, jump hosts, host certificates and second factors are not for it: `transport: openssh` uses the system's ssh.
 """
 
 from __future__ import annotations
@@ -8,21 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import paramiko
-from paramiko.agent import AgentSSH
-from paramiko.pkey import PublicBlob, UnknownKeyType
 
-from hq.errors import HqError, RefusedError, UnavailableError
+from hq.errors import RefusedError, UnavailableError
 from hq.model.host import HostSpec
 from hq.userserver.transports.base import TransportSettings
 from hq.userserver.transports.deadline import Deadline, bounded
-from hq.userserver.transports.known_hosts import Verdict, fingerprint, judge, key_kinds, read_known_hosts
+from hq.userserver.transports.known_hosts import Verdict, fingerprint, has_authority, judge, key_kinds, read_known_hosts
 from hq.userserver.transports.pump import start_pump
 from hq.userserver.transports.sessions import AnswerReader, Connection, Ran, SshTransport
 from hq.userserver.transports.ssh_config import SshTarget, read_target
+from hq.userserver.transports.ssh_keys import login_keys
 
 _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 _STDERR_LIMIT = 64 * 1024
@@ -220,6 +218,11 @@ def _shake_hands(transport: paramiko.Transport, target: SshTarget, place: str, w
             "Somebody may be in between. If the host's owner confirms the new key: "
             f"ssh-keygen -R '{target.known_name}' -f {entry.file} && {add}"
         )
+    if has_authority(entries, target.known_name):
+        raise RefusedError(
+            f"{place}: known_hosts trusts a certificate authority for {target.known_name}, which transport 'ssh' does not follow; "
+            "set the host's transport to openssh in cluster.tab"
+        )
     raise RefusedError(
         f"{place}: the host key of {target.known_name} is not in known_hosts (it shows {kind} {seen}). "
         f"If the host's owner confirms this fingerprint: {add}"
@@ -231,7 +234,7 @@ def _log_in(transport: paramiko.Transport, target: SshTarget, place: str, deadli
     tried: list[str] = []
     what = f"{place}: login as {target.user}"
     words = "no key to try"
-    for name, key in _keys(target, tried):
+    for name, key in login_keys(target, tried):
         transport.auth_timeout = deadline.remaining(what)
         try:
             further = transport.auth_publickey(target.user, key)
@@ -255,68 +258,3 @@ def _log_in(transport: paramiko.Transport, target: SshTarget, place: str, deadli
             f"{what}: the host wants more than a key ({', '.join(further)}); set its transport to openssh in cluster.tab and keep a login open"
         )
     raise RefusedError(f"{what} refused: {words} (tried: {', '.join(tried) or 'nothing'}). Try yourself: {target.command}")
-
-
-def _keys(target: SshTarget, notes: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Keys in the order in which ssh would try them; what cannot be used is noted with the reason."""
-    from_agent = _agent_keys(target.agent, notes) if target.agent else []
-    named = {blob for path in target.identities if (blob := _public_blob(path))}
-    chosen = [key for key in from_agent if key.asbytes() in named]
-    others = [] if target.identities_only else [key for key in from_agent if key.asbytes() not in named]
-    for key in chosen + ([] if target.has_own_identities else others):
-        yield f"agent {fingerprint(key.asbytes())}", key
-    in_agent = {key.asbytes() for key in chosen}
-    for path in target.identities:
-        if not os.path.exists(path):
-            if target.has_own_identities:
-                notes.append(f"{path}: not there")
-            continue
-        try:
-            key = _read_key(path)
-        except HqError as error:
-            notes.append(str(error))
-            continue
-        if key.asbytes() not in in_agent:
-            yield path, key
-    if target.has_own_identities:
-        for key in others:
-            yield f"agent {fingerprint(key.asbytes())}", key
-
-
-class _AgentAt(AgentSSH):
-    """The agent at a socket; paramiko's own class knows the one of the environment only."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(path)
-        self._connect(connection)  # type: ignore[attr-defined]  # its stubs leave it out
-
-
-def _agent_keys(path: str, notes: list[str]) -> list[paramiko.PKey]:
-    try:
-        return list(_AgentAt(path).get_keys())
-    except (paramiko.SSHException, OSError) as error:
-        notes.append(f"agent: {_words(error)}")
-        return []
-
-
-def _public_blob(path: str) -> bytes | None:
-    try:
-        with open(path + ".pub", encoding="utf-8") as stream:
-            return bytes(PublicBlob.from_string(stream.read()).key_blob)
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _read_key(path: str) -> paramiko.PKey:
-    """A private key without a passphrase. Raises RefusedError in a few words that name the file."""
-    try:
-        if os.stat(path).st_mode & 0o077:
-            raise RefusedError(f"{path}: readable by others, not used: chmod 600 {path}")
-        return paramiko.PKey.from_path(path)
-    except TypeError as error:
-        # cryptography's word for: a passphrase is missing.
-        raise RefusedError(f"{path}: has a passphrase: ssh-add {path}") from error
-    except (ValueError, OSError, paramiko.SSHException, UnknownKeyType) as error:
-        raise RefusedError(f"{path}: {_words(error)}") from error

@@ -159,7 +159,8 @@ class SshTransport(ABC):
                     return failed_login(str(error))
                 is_in_use = bool(seat.forwards)
                 try:
-                    ways = [*upstreams, *self._reverse_way(seat, connection, local_port, deadline)]
+                    reverse, unforwarded = self._reverse_way(seat, connection, local_port, deadline)
+                    ways = [*upstreams, *reverse]
                     ran = connection.run(self._command("--check"), check_line(ways), deadline)
                 except HqError as error:
                     return steps_of(b"", problem=str(error))
@@ -167,7 +168,7 @@ class SshTransport(ABC):
                     if not is_in_use:
                         self._drop(seat)
                 problem = "" if ran.answer else self._complaint(place, ran)
-                return steps_of(ran.answer, problem=problem, noise=ran.noise)
+                return steps_of(ran.answer, problem=problem, noise=ran.noise, unforwarded=unforwarded)
         except UnavailableError as error:
             return failed_login(str(error))
 
@@ -214,14 +215,14 @@ class SshTransport(ABC):
             seat.forwards[local_port] = connection.forward(local_port, deadline)
         return seat.forwards[local_port]
 
-    def _reverse_way(self, seat: _Seat, connection: Connection, local_port: int | None, deadline: Deadline) -> list[str]:
-        """The address of a reverse forward, on the host; none if sshd refuses it: then the other ways must do."""
+    def _reverse_way(self, seat: _Seat, connection: Connection, local_port: int | None, deadline: Deadline) -> tuple[list[str], str]:
+        """The address of a reverse forward, on the host; none if sshd refuses it, and why: then the other ways must do."""
         if local_port is None:
-            return []
+            return [], ""
         try:
-            return [f"tcp://127.0.0.1:{self._forwarded(seat, connection, local_port, deadline)}"]
-        except (RefusedError, UnavailableError):
-            return []
+            return [f"tcp://127.0.0.1:{self._forwarded(seat, connection, local_port, deadline)}"], ""
+        except (RefusedError, UnavailableError) as error:
+            return [], str(error)
 
     @staticmethod
     def _drop(seat: _Seat) -> None:

@@ -37,6 +37,7 @@ class SshTarget:
     known_name: str
     identities: tuple[str, ...]
     has_own_identities: bool  # IdentityFile is set: no default keys
+    certificates: tuple[str, ...]  # CertificateFile; one beside an identity is found without
     identities_only: bool
     agent: str | None  # the socket of the agent to ask
     known_hosts: tuple[str, ...]
@@ -94,6 +95,12 @@ def _files(value: str) -> tuple[str, ...]:
     return tuple(os.path.expanduser(name) for name in names)
 
 
+def _listed(value: object) -> tuple[str, ...]:
+    """The files of an option that may be given several times, of which paramiko makes a list of some and a text of others."""
+    names = value if isinstance(value, list) else [value] if value else []
+    return tuple(os.path.expanduser(str(name).strip('"')) for name in names if str(name).lower() != "none")
+
+
 def _number(options: paramiko.SSHConfigDict, name: str, place: str) -> int | None:
     text = options.get(name)
     if text is None or str(text).lower() == "none":
@@ -140,7 +147,7 @@ def read_target(host: HostSpec) -> SshTarget:
     alias = options.get("hostkeyalias")
     hostname = options["hostname"]
     plain = alias or hostname
-    identities = tuple(os.path.expanduser(name) for name in options.get("identityfile", ()) if str(name).lower() != "none")
+    identities = _listed(options.get("identityfile"))
     return SshTarget(
         address=host.address,
         hostname=hostname,
@@ -149,6 +156,7 @@ def read_target(host: HostSpec) -> SshTarget:
         known_name=plain if alias or port == 22 else f"[{plain}]:{port}",
         identities=identities or tuple(os.path.expanduser(name) for name in DEFAULT_IDENTITIES),
         has_own_identities=bool(identities),
+        certificates=_listed(options.get("certificatefile")),
         identities_only=str(options.get("identitiesonly", "no")).lower() == "yes",
         agent=_agent_socket(str(options.get("identityagent") or "SSH_AUTH_SOCK")),
         known_hosts=_files(options.get("userknownhostsfile") or DEFAULT_KNOWN_HOSTS)
