@@ -120,7 +120,7 @@ class LiveRuns:
 
 
 class GivenBack:
-    """Attempts that the user-server itself has reported as never started: told again for a while, and never started after that.
+    """Attempts of which the user-server itself has reported the end, most as never started: told again for a while, and never started after that.
 
     hq-server may not have recorded the report and may order the same attempt again; it may also have, and run the next one elsewhere.
     """
@@ -137,6 +137,10 @@ class GivenBack:
         """These were reported."""
         for report in reports:
             self._reports.setdefault(report.key, (now, host, report))
+
+    def of(self, keys: Iterable[AttemptKey]) -> tuple[RunReport, ...]:
+        """What was reported of these."""
+        return tuple(self._reports[key][2] for key in keys)
 
     def all(self, now: float) -> dict[str, tuple[RunReport, ...]]:
         """What is to be told again, by host; what is too old is forgotten."""

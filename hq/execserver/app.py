@@ -80,6 +80,7 @@ class ExecServer:
         self._load = load
         self._run_dir = run_dir
         self._boot = secrets.token_hex(8)
+        self.memory = ""  # the name of its journal, see Recovered
         self.is_retiring = False
         self._is_done = False
         self.has_cgroups = cgroups is not None
@@ -206,7 +207,7 @@ class ExecServer:
         """The first word on a link."""
         return ExecHello(
             version=VERSION, protocol=PROTOCOL, boot=self._boot, host=self.bootstrap.host, machine=os.uname().nodename,
-            pid=os.getpid(), route=route,
+            pid=os.getpid(), route=route, memory=self.memory,
         )  # fmt: skip
 
     def linked(self, message: ExecWelcome, now: Now) -> None:

@@ -42,6 +42,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sequence: int = 0
     reports: tuple[RunReport, ...] = ()
     boot: str = ""
+    memory: str = ""
     ahead: bool = False
 
 
@@ -62,9 +63,10 @@ class Known:
 
 @dataclass(slots=True)
 class Recovered:
-    """All that a journal says."""
+    """All that a journal says. `memory` names it: another name means that an earlier journal of this host is gone."""
 
     boot: str = ""
+    memory: str = ""
     last: int = 0
     specs: dict[int, SignedSpec] = field(default_factory=dict)
     runs: dict[AttemptKey, Known] = field(default_factory=dict)
@@ -101,7 +103,7 @@ def _apply(found: Recovered, line: Line) -> None:
     key = AttemptKey(*line.key) if line.key is not None else None
     known = found.runs.get(key) if key is not None else None
     if line.t == "boot":
-        found.boot, found.last = line.boot, max(found.last, line.sequence)
+        found.boot, found.memory, found.last = line.boot, line.memory, max(found.last, line.sequence)
     elif line.t == "spec":
         found.specs[line.job] = SignedSpec(line.body, line.signature)
     elif line.t == "order" and key is not None and key not in found.seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from hq.core.runner_events import RunEnded, StopAsked
@@ -32,9 +33,11 @@ def recover(server: ExecServer, recovered: Recovered, now: Now) -> None:
     for key, known in recovered.runs.items():
         _restore(server, key, known, recovered.specs.get(key.job), is_same_boot, now)
     server.flush()
+    before, server.memory = recovered.memory, recovered.memory or secrets.token_hex(8)
     try:
         server.journal.rewrite(journal_lines(server, boot))
     except OSError as error:
+        server.memory = before  # a name that is not written down would be another next time
         server.log.error("the journal cannot be rewritten: %s", error)
     if not any(known.tag for known in recovered.runs.values()):
         server.statuses.clear()
@@ -72,7 +75,7 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
 
 def journal_lines(server: ExecServer, boot: str | None = None) -> list[Line]:
     """The whole journal as it should be now."""
-    lines = [Line(t="boot", boot=boot or boot_id(), sequence=server.spool.last)]
+    lines = [Line(t="boot", boot=boot or boot_id(), memory=server.memory, sequence=server.spool.last)]
     seen = list(server.runner.seen())[-MAX_SEEN:]
     lines.extend(Line(t="seen", key=key) for key in seen)
     lines.extend(Line(t="spec", job=job, body=signed.body, signature=signed.signature) for job, signed in server.specs.items())

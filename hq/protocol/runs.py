@@ -98,7 +98,10 @@ class BlobPut(Message, frozen=True, kw_only=True, tag="blob.put"):
 
 
 class ExecHello(Message, frozen=True, kw_only=True, tag="exec.hello"):
-    """First word of an exec-server to its user-server, or to hq-server while that is away. `route` is the address by which it got through, with what failed before."""
+    """First word of an exec-server to its user-server, or to hq-server while that is away. `route` is the address by which it got through, with what failed before.
+
+    `memory` names its journal: with another name it has forgotten what it was told before. Empty: it cannot tell.
+    """
 
     sent_by: ClassVar = EXEC
     answered_by: ClassVar = ("exec.welcome", "peer.refused")
@@ -109,6 +112,7 @@ class ExecHello(Message, frozen=True, kw_only=True, tag="exec.hello"):
     machine: str
     pid: int
     route: str = ""
+    memory: str = ""
 
 
 class ExecWelcome(Message, frozen=True, kw_only=True, tag="exec.welcome"):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
 
 from hq.kernel.bus import Peer, Port
 from hq.protocol.base import Message, Problem
@@ -119,3 +122,12 @@ class ExecConnections:
         self._out.pop(host, None)
         for key in [key for key in self._asked if key[0] == host]:
             self._asked.pop(key)[0](Problem(text=reason, is_transient=True))
+
+
+def bound(host: str, message: Any, log: logging.Logger) -> Message:
+    """The message under the name of the host whose key brought it."""
+    if message.host != host:
+        log.warning("the exec-server on %s sent a %s for %s: its key counts", host, message.__struct_config__.tag, message.host[:255])
+        message = msgspec.structs.replace(message, host=host)
+    assert isinstance(message, Message)
+    return message

@@ -26,9 +26,9 @@ from hq.protocol.base import PROTOCOL, Message, Problem
 from hq.protocol.peers import CheckStep, HostLink, HostLoad, KeyRegister, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
 from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunHold, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
 from hq.userserver.blobs import BlobRelay
-from hq.userserver.connections import ExecConnections, OnAnswer
+from hq.userserver.connections import ExecConnections, OnAnswer, bound
 from hq.userserver.dialling import Dialling
-from hq.userserver.doubts import Doubts
+from hq.userserver.doubts import Doubts, lost_here
 from hq.userserver.hosts import HostMemory
 from hq.userserver.ledger import LedgerFile
 from hq.userserver.starter import Starter
@@ -107,7 +107,7 @@ class ExecLinks:
             return
         back = [order.key for order in orders if order.key in self._given_back]
         if back:
-            self._report_own(host, never_started(back, self._now.wall, "it was given back before"))
+            self._report(host, self._given_back.of(back))
         if back or any(self.live.is_overtaken(order.key) for order in orders):
             orders = tuple(order for order in orders if order.key not in self._given_back and not self.live.is_overtaken(order.key))
             message = msgspec.structs.replace(message, orders=orders)
@@ -118,11 +118,15 @@ class ExecLinks:
         self._report_own(host, refused_here(self._doubts.sift(host, verdict.refused, is_ready=host in self._ready), self._now.wall))
         if self._doubts.is_waiting(host):
             self._want(host)
-        orders = verdict.orders
+        again = set(verdict.again).difference(self.waiting.keys(host))
+        self._doubts.ordered(host, (order.key for order in verdict.orders if order.key not in verdict.again))
+        lost = [key for key in again if host in self._ready and self._doubts.is_forgotten(host, key)]
+        self._report_own(host, lost_here(host, lost, self._now.wall))
+        orders = tuple(order for order in verdict.orders if order.key not in lost)
         if not orders:
             return
         if host not in self._ready:
-            self._doubts.sent_before(host, verdict.again)
+            self._doubts.sent_before(host, again)
         message = msgspec.structs.replace(message, orders=orders)
         for other, older in self.live.send(host, orders):
             # hq-server gave that one up; it must not go on beside the new one
@@ -179,7 +183,8 @@ class ExecLinks:
 
     def recorded(self, message: RunRecorded) -> None:
         """Reports of a host are durable: its spool may forget them."""
-        self._doubts.recorded(message.host, message.sequence)
+        if memory := self._doubts.recorded(message.host, message.sequence):
+            self.memory.know(message.host, memory)
         if message.host in self._connections:
             self._connections.send(message.host, message)
 
@@ -200,13 +205,13 @@ class ExecLinks:
             self._connections.answered(host, re, message)
         elif isinstance(message, RunReported):
             self.ledger.reported(message.reports)
-            self._doubts.reported(host, message.sequence, (report.key for report in message.reports))
+            self._doubts.reported(host, message.sequence, message.reports)
             self._on_ended(self.live.report(host, message.reports))
-            self.upstream.tell(self._bound(host, message))
+            self.upstream.tell(bound(host, message, self._log))
         elif isinstance(message, RunRoll):
             self._roll(host, message)
         elif isinstance(message, HostLoad):
-            self.upstream.tell(self._bound(host, message))
+            self.upstream.tell(bound(host, message, self._log))
         elif isinstance(message, BlobGet):
             self.blobs.get(host, request, message)
         elif isinstance(message, PeerBye):
@@ -230,6 +235,9 @@ class ExecLinks:
         if message.host != host:
             self._log.warning("the exec-server on %s calls itself %s: its key counts", host, message.host[:255])
         self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
+        if self.memory.is_forgetful(host, message.memory):
+            self._log.warning("the exec-server on %s has forgotten what it was told before", host)
+            self._doubts.lost_memory(host, message.memory)
         self._came(host, peer)
         self._connections.reply(peer, request, self._welcome(host))
         self._dialling.came(host, message.route)
@@ -250,9 +258,15 @@ class ExecLinks:
 
     def _roll(self, host: str, message: RunRoll) -> None:
         """What the host has, and what waits here for it: to hq-server both are delivered. Only then may orders follow."""
-        keys = tuple(dict.fromkeys([*(AttemptKey(*key) for key in message.runs), *self.waiting.keys(host)]))
+        there = [AttemptKey(*key) for key in message.runs]
+        self._report_own(host, self._doubts.forgotten_ends(host, there))
+        lost = [key for key in self.waiting.keys(host) if self._doubts.is_doubtful(host, key, there)]
+        self.waiting.remove(host, lost)
+        self._report_own(host, lost_here(host, lost, self._now.wall))
+        keys = tuple(dict.fromkeys([*there, *self.waiting.keys(host)]))
+        self._doubts.ordered(host, keys)
         self.live.roll(host, keys)
-        self._report_own(host, refused_here(self._doubts.rolled(host, map(AttemptKey._make, message.runs)), self._now.wall))
+        self._report_own(host, refused_here(self._doubts.rolled(host, there), self._now.wall))
         self.upstream.tell(RunRoll(host=host, runs=keys))
         self._ready.add(host)
         for stop in self._stops.pop(host, ()):
@@ -270,14 +284,6 @@ class ExecLinks:
         self.memory.remove(host)
         if self.waiting.keys(host) or self._stops.get(host):
             self._want(host)
-
-    def _bound(self, host: str, message: Any) -> Message:
-        """The message under the name of the host whose key brought it."""
-        if message.host != host:
-            self._log.warning("the exec-server on %s sent a %s for %s: its key counts", host, message.__struct_config__.tag, message.host[:255])
-            message = msgspec.structs.replace(message, host=host)
-        assert isinstance(message, Message)
-        return message
 
     # --- asking an exec-server ------------------------------------------------------------------------------------
 

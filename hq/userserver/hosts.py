@@ -21,13 +21,15 @@ class HostMemory:
         self._path = path
         self._log = log
         self._hosts: set[str] = set()
+        self._memories: dict[str, str] = {}
         self.allow_root = allow_root
         if path is not None and os.path.lexists(path):
             try:
                 told = json.loads(read_secret(path))
                 self._hosts = {host for host in told["hosts"] if isinstance(host, str)}
                 self.allow_root = allow_root or told.get("allow_root") is True
-            except (HqError, ValueError, KeyError, TypeError) as error:
+                self._memories = {str(host): str(memory) for host, memory in told.get("memories", {}).items()}
+            except (HqError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("%s cannot be read, exec-servers of before are found when they are needed: %s", path, error)
 
     def hosts(self) -> list[str]:
@@ -46,6 +48,17 @@ class HostMemory:
             self._hosts.discard(host)
             self._write()
 
+    def is_forgetful(self, host: str, memory: str) -> bool:
+        """Whether the exec-server's journal on a host is another than the one that is known; `memory` is its name, empty: it cannot tell."""
+        if memory and host not in self._memories:
+            self.know(host, memory)
+        return bool(memory) and memory != self._memories[host]
+
+    def know(self, host: str, memory: str) -> None:
+        """This is the journal there from now on: what became of all that an earlier one had is settled."""
+        self._memories[host] = memory
+        self._write()
+
     def keep(self, hosts: list[str]) -> None:
         """Only these need to be found again at the next start."""
         if set(hosts) != self._hosts:
@@ -62,7 +75,7 @@ class HostMemory:
         if self._path is None:
             return
         try:
-            write_secret(self._path, json.dumps({"hosts": self.hosts(), "allow_root": self.allow_root}))
+            write_secret(self._path, json.dumps({"hosts": self.hosts(), "allow_root": self.allow_root, "memories": self._memories}))
         except OSError as error:
             self._log.warning("%s cannot be written: %s", self._path, error.strerror)
 
