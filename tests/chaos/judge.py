@@ -1,22 +1,39 @@
 """Compares what tasks wrote themselves with what hq recorded, task by task. Pure; `Findings.line` is the verdict.
 
 lost     an acknowledged submission whose job is not there, or a task of a finished job that is not recorded
-double   an attempt that started twice; a task that must not be repeated and was; an attempt that ran although an earlier one had
-         ended well, or still ran, and nothing that happened to its host explains why hq could not know
-wrong    a recorded outcome or exit code that is not what the task itself wrote, or `lost` for no reason
-stuck    a task that has not ended when everything has been well again for long
-unknown  recorded as lost, or waiting for its owner's word, where every witness of the run was killed (the supervisor, or its machine)
+double   an attempt that started twice; two attempts alive at once; a task that must not be repeated and was; an attempt of one that
+         may be although an earlier one had ended or was alive, and nothing that was done to its witnesses or its ways up explains it
+wrong    a recorded outcome or exit code that is not what the task itself wrote, or `lost` for no reason, or a run that never wrote
+         its end although nobody had a reason to end it
+stuck    a task that has not ended when everything has been well again for long, and its owner has been asked where hq asks him
+unknown  recorded as lost where every witness of the run was killed (`tests.chaos.troubles` says who they are), or refused because it
+         has ended before where besides them the user-server was killed that had passed on how, before it was recorded
+
+Where it is lenient, and why:
+
+- an attempt of a task that *may* run again may follow one that ended, if the end was unseen, or if the earlier run was silenced: hq says
+  that it may run again, so it prefers that to never. It must not be alive beside the next one even then.
+- of a run that wrote no start its moments are hq's own (there are no others): from when it was placed to when it was given up.
+- a task whose host was cut off for ever ends as its owner says. He is asked only for tasks that hq shows as undecided, and his word counts
+  for the attempt that was undecided then; what that attempt wrote is not compared with it.
+- a task whose output could not be opened because its disk was full ends with 125 and has written nothing.
+- the moments of faults and of tasks may differ by `troubles.SLACK`, the time that a busy machine needs to deliver a signal, and a way up may
+  need `troubles.RECOVERY` to be found again: its back-offs are longer than the trouble.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.chaos.troubles import Troubles
+
 PLAIN = -1
-#: Seconds by which a moment of a fault and one of a task may be off.
-SLACK = 3.0
+#: The exit code of what cannot be prepared.
+CANNOT_PREPARE = 125
+#: What a user-server says of a start that its ledger does not let pass.
+ENDED_BEFORE = "it has ended before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the database says of a task: live (`outcome` None) or ended."""
+    """What the database says of a task: live (`outcome` None) or ended. `since`: placed or started, `ended`: on the clock of the ledger."""
 
     job: int
     index: int
@@ -56,17 +73,16 @@ class Record:
     exit_code: int | None
     host: str
     reason: str = ""
+    since: float = 0.0
+    ended: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
-    """What was done to the witnesses of runs on a host: `kills_witness`, or only kept hq from hearing of them. `user` None: all."""
+class Decision:
+    """What the owner of a task said when its host was lost, and of which attempt: ok, failed, lost or requeue."""
 
-    start: float
-    end: float
-    host: str
-    user: str | None
-    kills_witness: bool
+    attempt: int
+    verdict: str
 
 
 @dataclass(slots=True)
@@ -79,6 +95,8 @@ class Findings:
     stuck: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     rerun: int = 0  # attempts of rerunnable tasks that were repeated for a good reason
+    decided: int = 0  # tasks that went as their owner said
+    full: int = 0  # tasks whose output could not be opened
 
     @property
     def is_good(self) -> bool:
@@ -104,8 +122,8 @@ def read_ledger(text: str) -> list[Line]:
 
 
 def judge(jobs: Sequence[Job], records: Iterable[Record], live_jobs: frozenset[int], known_jobs: frozenset[int],
-          ledger: Iterable[Line], harms: Sequence[Harm]) -> Findings:  # fmt: skip
-    """Compare. `live_jobs`: jobs that have not ended, `known_jobs`: all that the database knows."""
+          ledger: Iterable[Line], troubles: Troubles, decisions: Mapping[tuple[int, int], Decision] | None = None) -> Findings:  # fmt: skip
+    """Compare. `live_jobs`: jobs that have not ended, `known_jobs`: all that the database knows, `decisions`: of their owners."""
     found = Findings()
     recorded = {(record.job, record.index): record for record in records}
     lines: dict[tuple[int, int], list[Line]] = defaultdict(list)
@@ -117,55 +135,75 @@ def judge(jobs: Sequence[Job], records: Iterable[Record], live_jobs: frozenset[i
                 found.lost.append(f"job {job.id} of {job.user} was acknowledged, and is not there")
             continue
         for index in job.indices:
-            name = f"task {job.id}" + (f"_{index}" if index != PLAIN else "")
-            mine = _Task(name, job, lines.pop((job.id, index), []), recorded.get((job.id, index)), harms)
+            key = (job.id, index)
+            mine = _Task(job, index, lines.pop(key, []), recorded.get(key), troubles, (decisions or {}).get(key))
             mine.look(found, is_live=job.id in live_jobs)
     found.wrong += [f"task {job}_{index} ran, and nobody asked for it" for job, index in lines]
     return found
 
 
 class _Task:
-    def __init__(self, name: str, job: Job, lines: list[Line], record: Record | None, harms: Sequence[Harm]) -> None:
-        self.name = name
+    def __init__(self, job: Job, index: int, lines: list[Line], record: Record | None, troubles: Troubles, decision: Decision | None) -> None:
+        self.name = f"task {job.id}" + (f"_{index}" if index != PLAIN else "") + f" of {job.user} ({'may run again' if job.is_rerunnable else 'once'}, {job.retries} retries)"
         self.job = job
         self.record = record
-        self.harms = harms
+        self.troubles = troubles
+        self.decision = decision
         self.starts: dict[int, Line] = {}
         self.ends: dict[int, Line] = {}
         self.twice: list[Line] = []
         for line in lines:
             place = self.starts if line.code is None else self.ends
-            if line.attempt in place and line.code is None:
+            if line.attempt in place:
                 self.twice.append(line)
             place[line.attempt] = line
 
     def look(self, found: Findings, *, is_live: bool) -> None:
         record = self.record
-        found.double += [f"{self.name}: attempt {line.attempt} started twice on {line.host}, at {line.at:.2f} again" for line in self.twice]
+        found.double += [
+            f"{self.name}: attempt {line.attempt} {'started' if line.code is None else 'ended'} twice on {line.host}, at {line.at:.2f} again"
+            for line in self.twice
+        ]
         self._look_at_repeats(found)
         if record is None or record.outcome is None:
             state = record.state if record is not None else "waiting"
-            if state == "host_lost" and record is not None and self._is_excused(record.attempt, record.host):
-                found.unknown.append(f"{self.name} waits for its owner's word: {record.reason}")
-            elif is_live:
+            if is_live:
                 found.stuck.append(f"{self.name} is {state} ({record.reason if record is not None else 'never left waiting'})")
             else:
                 found.lost.append(f"{self.name} of an ended job is not recorded")
             return
-        self._look_at_outcome(found, record, record.outcome)
+        late = [attempt for attempt in self.starts if attempt > record.attempt]
+        if late:
+            found.double.append(f"{self.name} is recorded with attempt {record.attempt}, and attempt {late[0]} started on {self.starts[late[0]].host}")
+        if self.decision is not None and self.decision.attempt == record.attempt:
+            self._look_at_decision(found, record, self.decision)
+        else:
+            self._look_at_outcome(found, record, record.outcome)
+
+    def _look_at_decision(self, found: Findings, record: Record, decision: Decision) -> None:
+        if record.outcome != decision.verdict:
+            found.wrong.append(f"{self.name}, attempt {record.attempt}: its owner said {decision.verdict}, recorded is {record.outcome} ({record.reason})")
+        elif not self.troubles.is_cut_for_ever(record.host, record.ended):
+            found.wrong.append(f"{self.name}: its owner was asked, though {record.host} was not cut off for ever ({record.reason})")
+        else:
+            found.decided += 1
 
     def _look_at_outcome(self, found: Findings, record: Record, outcome: str) -> None:
         end = self.ends.get(record.attempt)
         told = f"{self.name}, attempt {record.attempt} on {record.host}: recorded as {outcome} (exit code {record.exit_code}; {record.reason})"
         if outcome == "lost":
-            if self._is_excused(record.attempt, record.host):
+            if self._is_unseen(record.attempt, record.host) or (self.job.is_rerunnable and self._is_silenced(record.attempt, record.host)):
                 found.unknown.append(told)
             else:
                 wrote = "it wrote no end" if end is None else f"it wrote its end with code {end.code} at {end.at:.2f}"
                 began = f"began at {self.starts[record.attempt].at:.2f}" if record.attempt in self.starts else "wrote no start"
                 found.wrong.append(f"{told}; it {began}, {wrote}, and its witnesses lived")
+        elif outcome == "refused" and ENDED_BEFORE in record.reason and self._is_forgotten(record):
+            found.unknown.append(told)
         elif outcome not in ("ok", "failed"):
             found.wrong.append(f"{told}; nobody asked for that")
+        elif end is None and not self.starts.get(record.attempt) and record.exit_code == CANNOT_PREPARE and self._is_full(record):
+            found.full += 1
         elif end is None:
             found.wrong.append(f"{told}; it {'never wrote its end' if record.attempt in self.starts else 'never ran'}")
         elif (end.code == 0) != (outcome == "ok") or record.exit_code != end.code:
@@ -174,24 +212,42 @@ class _Task:
     def _look_at_repeats(self, found: Findings) -> None:
         attempts = sorted(self.starts)
         for earlier, later in zip(attempts, attempts[1:], strict=False):
-            end = self.ends.get(earlier)
-            is_over = end is not None and end.at <= self.starts[later].at + 0.05
-            if is_over and end is not None and end.code != 0 and earlier <= self.job.retries:
+            start, end, host = self.starts[later].at, self.ends.get(earlier), self.starts[earlier].host
+            if end is not None and end.at <= start + 0.05 and end.code != 0 and earlier <= self.job.retries:
                 continue
-            text = f"{self.name}: attempt {later} started at {self.starts[later].at:.2f}, attempt {earlier} on {self.starts[earlier].host} "
-            text += "wrote no end" if end is None else f"ended at {end.at:.2f} with code {end.code}"
-            if self.job.is_rerunnable and (end is None or self._is_excused(earlier, self.starts[earlier].host, witness_only=False)):
+            text = f"{self.name}: attempt {later} started at {start:.2f}, attempt {earlier} on {host} "
+            text += f"began at {self.starts[earlier].at:.2f} and " + ("wrote no end" if end is None else f"ended at {end.at:.2f} with code {end.code}")
+            is_beside = end is not None and end.at > start + 0.05
+            decision = self.decision
+            if decision is not None and (decision.attempt, decision.verdict) == (earlier, "requeue") and self.troubles.is_cut_for_ever(host, start):
+                found.decided += 1
+            elif self.job.is_rerunnable and not is_beside and (self._is_unseen(earlier, host) or self._is_silenced(earlier, host)):
                 found.rerun += 1
             else:
                 found.double.append(text)
 
-    def _is_excused(self, attempt: int, host: str, *, witness_only: bool = True) -> bool:
-        """Whether what happened to the host while the attempt ran (or was about to start) explains that its end is not known."""
-        start, end = self.starts.get(attempt), self.ends.get(attempt)
-        since = start.at - SLACK if start is not None else 0.0
-        until = end.at + SLACK if end is not None else float("inf")
-        return any(
-            harm.host == host and harm.user in (None, self.job.user) and harm.start <= until and harm.end >= since
-            for harm in self.harms
-            if harm.kills_witness or not witness_only
-        )
+    def _moments(self, attempt: int) -> tuple[float, float]:
+        """When it ran, as far as it told: who wrote no end may have run until the next one began, or was recorded."""
+        start, end, record = self.starts.get(attempt), self.ends.get(attempt), self.record
+        begin = start.at if start is not None else record.since if record is not None else 0.0
+        if end is not None:
+            return begin, end.at
+        # it works for 2 s at most
+        return begin, (start.at + 2.0 if start is not None else record.ended if record is not None else float("inf"))
+
+    def _is_unseen(self, attempt: int, host: str) -> bool:
+        return self.troubles.is_unseen(self.job.user, host, *self._moments(attempt))
+
+    def _is_silenced(self, attempt: int, host: str) -> bool:
+        return self.troubles.is_silenced(self.job.user, host, *self._moments(attempt))
+
+    def _is_forgotten(self, record: Record) -> bool:
+        """Whether an earlier attempt ended, and all who could tell how have died; that it did stands in the ledger of its owner."""
+        attempt = max((attempt for attempt in self.ends if attempt < record.attempt), default=0)
+        if not attempt or record.attempt in self.starts:
+            return False
+        end = self.ends[attempt].at
+        return self._is_unseen(attempt, self.ends[attempt].host) and self.troubles.is_killed("user-server", self.job.user, end, record.ended)
+
+    def _is_full(self, record: Record) -> bool:
+        return self.troubles.is_full("output", self.job.user, record.since, record.ended)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ import pymysql
 
 from hq.model.indexset import parse_array
 from tests.chaos.inject import Injector
-from tests.chaos.judge import PLAIN, Findings, Job, Record, judge, read_ledger
+from tests.chaos.judge import PLAIN, Decision, Findings, Job, Record, judge, read_ledger
 from tests.chaos.plan import KINDS, Plan, Submission, make_plan
-from tests.chaos.stage import DATABASE, HOSTS, USERS, Stage, uptime, wait_until
+from tests.chaos.stage import DATABASE, HOSTS, LEASE, USERS, Stage, uptime, wait_until
+from tests.chaos.troubles import Troubles
 
-#: Nothing has moved for so long (seconds): it will not.
+#: Nothing has moved for so long (seconds): it will not. Longer than a lease and its margin, after which a host is given up.
 AT_REST = 90.0
+#: So long a host that was cut off is listened to again before the end (seconds).
+HEARD_AGAIN = 8.0
+#: What the owners say of tasks on a host that is cut off for ever, in turn.
+VERDICTS = ("lost", "requeue", "ok", "failed")
+_LIVE = "select job, idx, attempt, user, state, host from task where state <> 'finished'"
 SHOWN = 40
 
 
@@ -42,6 +49,7 @@ class Run:
         self.acknowledged: dict[int, str] = {}  # job → name of its submission
         self.kept: set[str] = set()  # acknowledged without an id: kept until hq-server is there
         self.refused: dict[str, int] = {}
+        self.decisions: dict[tuple[int, int], Decision] = {}
         self.tasks = 0
 
     def _note(self, text: str) -> None:
@@ -96,18 +104,35 @@ class Run:
     def _settle(self) -> None:
         last, since = "", time.monotonic()
         while time.monotonic() - since < AT_REST:
+            self.injector.look()
+            self.stage.pause(0.5)
             try:
-                state = str(self.stage.database.execute("select count(*) from job", "select count(*) from task_history", database=DATABASE))
-                live = self.stage.database.execute("select count(*) from job", database=DATABASE)
+                live = self._rows("select count(*) from job")
+                state = str([live, self._rows("select count(*) from task_history"), self._rows("select count(*), max(since) from task")])
+                if live != [(0,)] and self.injector.cut_off:
+                    self._ask_owners()
             except (OSError, pymysql.Error):
-                self.stage.pause(1.0)
                 continue
             if live == [(0,)]:
-                self.stage.pause(1.0)
-                return
+                break
             if state != last:
                 last, since = state, time.monotonic()
-            self.stage.pause(0.5)
+        if self.injector.cut_off:
+            self.injector.join_for_good()
+            self.stage.pause(HEARD_AGAIN)
+
+    def _ask_owners(self) -> None:
+        """When all that is left is on a host that will not be heard again, its owners say what became of it."""
+        left = self._rows(_LIVE)
+        if any(state not in ("host_lost", "starting") or host not in self.injector.cut_off for *_, state, host in left):
+            return
+        for number, (job, index, attempt, user, _, _) in enumerate(left):
+            verdict = VERDICTS[number % len(VERDICTS)]
+            name = f"{job}" if index == PLAIN else f"{job}_{index}"
+            done = self.stage.site.client(user, "resolve", name, "--as", verdict)
+            self._note(f"{uptime():.2f} {user} says {name} is {verdict}: {done.rc} {(done.out + done.err).strip()!r}")
+            if done.rc == 0:
+                self.decisions[job, index] = Decision(attempt, verdict)
 
     def compare(self) -> Findings:
         """What came of it."""
@@ -124,9 +149,9 @@ class Run:
             jobs.append(Job(id, user, numbers, wish.retries, wish.is_rerunnable, id in self.acknowledged))
         known = frozenset(job.id for job in jobs)
         jobs += [Job(id, name, (), 0, False) for id, name in self.acknowledged.items() if id not in known]
-        records = [Record(*row) for row in rows("select job, idx, attempt, state, outcome, exit_code, host, reason from task")]
-        records += [Record(*row) for row in rows("select job, idx, attempt, 'finished', outcome, exit_code, host, reason from task_history")]
-        found = judge(jobs, records, frozenset(row[0] for row in live), known, read_ledger(self.stage.ledger.read_text()), self.injector.harms)
+        troubles = Troubles(self.injector.troubles, LEASE)
+        ledger = read_ledger(self.stage.ledger.read_text())
+        found = judge(jobs, self._records(), frozenset(row[0] for row in live), known, ledger, troubles, self.decisions)
         self.tasks = sum(len(job.indices) for job in jobs)
         counts: dict[str, int] = {}
         for _, _, name, _, _ in [*live, *ended]:
@@ -135,8 +160,22 @@ class Run:
             wish = by_name[name.rpartition(".")[0]]
             if count > (1 if wish.is_array else wish.tasks):
                 found.double.append(f"submission {name} made {count} jobs")
+            elif name in self.kept and count < (1 if wish.is_array else wish.tasks):
+                found.lost.append(f"submission {name} was accepted, and made {count} jobs")
         found.lost += [f"submission {name} was accepted, and is not there" for name in self.kept if name not in counts]
         return found
+
+    def _records(self) -> list[Record]:
+        """What the database says of all tasks; its moments (UTC) on the clock of the ledger."""
+        columns = "job, idx, attempt, {state}, outcome, exit_code, host, reason, coalesce(started, {since}), ended"
+        rows = self._rows(f"select {columns.format(state='state', since='since')} from task")
+        rows += self._rows(f"select {columns.format(state=repr('finished'), since='since')} from task_history")
+        boot = time.time() - uptime()
+
+        def moment(value: datetime | None, otherwise: float) -> float:
+            return value.replace(tzinfo=UTC).timestamp() - boot if value is not None else otherwise
+
+        return [Record(*row[:8], moment(row[8], 0.0), moment(row[9], float("inf"))) for row in rows]
 
     def _rows(self, statement: str) -> list[Any]:
         return self.stage.database.execute(statement, database=DATABASE)
@@ -168,6 +207,7 @@ def main(argv: list[str] | None = None) -> int:
         if not found.is_good or options.keep:
             for name in ("lost", "double", "wrong", "stuck", "unknown"):
                 (folder / name).write_text("\n".join(getattr(found, name)) + "\n")
+            (folder / "troubles").write_text("\n".join(map(str, run.injector.troubles)) + "\n")
             stage.save(folder)
             print(f"logs of all daemons: {folder}")
         else:
@@ -183,7 +223,10 @@ def _print_report(run: Run, found: Findings, seconds: float) -> None:
     print(f"refused submissions, sent again: {sum(run.refused.values())}")
     for text, count in sorted(run.refused.items()):
         print(f"  {count} × {text}")
-    print(f"{run.tasks} tasks in {seconds:.0f} s; {found.rerun} attempts of rerunnable tasks were repeated because a host was away or died")
+    print(
+        f"{run.tasks} tasks in {seconds:.0f} s; {found.rerun} attempts of rerunnable tasks were repeated because a host was away or died; "
+        f"{found.decided} went as their owner said; {found.full} had no room for their output"
+    )
     for name in ("lost", "double", "wrong", "stuck", "unknown"):
         texts = getattr(found, name)
         for text in texts[:SHOWN]:

@@ -1,6 +1,7 @@
 """The site of a chaos run: test hosts, users and a MariaDB of its own, and a keeper that brings back what a unit would bring back.
 
-The users' run directories are small tmpfs, so that they can be filled. User-servers come back by the user's next command, which
+The users' run directories and `~/.hq` (with the output of their jobs), and the data of MariaDB, are small tmpfs, so that they can be
+filled. User-servers come back by the user's next command, which
 the keeper types every few seconds.
 """
 
@@ -29,7 +30,8 @@ USERS = ("carl", "dora")
 OWNER = "otto"
 SLOTS = 24
 HEARTBEAT, LEASE = 1, 15
-SPOOL = "24m"
+SPOOL, OUTPUT = "24m", "64m"
+DATABASE_ROOM = 150  # MB beyond what an empty MariaDB needs
 DATABASE = "chaos"
 
 
@@ -59,7 +61,7 @@ class Stage:
         self.database = MariaDB(is_fast=False)
         self.wants_database = True
         self.wants_server = True
-        self._is_typing = True
+        self.is_typing = True
         self.revived: dict[str, int] = {}
         self._stack = ExitStack()
         self._is_over = threading.Event()
@@ -71,7 +73,9 @@ class Stage:
             self._stack.callback(self.database.remove)
             enter(Users((*USERS, OWNER)))
             for user in USERS:
-                self._mount(user)
+                uid = pwd.getpwnam(user).pw_uid
+                self._mount(Path(f"/var/tmp/hq-{uid}"), SPOOL, user)
+                self._mount(self.home(user), OUTPUT, user)
             self.work = Path(tempfile.mkdtemp(prefix="hq-chaos-", dir="/var/tmp"))
             self._stack.callback(shutil.rmtree, self.work, True)
             self.work.chmod(0o755)
@@ -82,6 +86,7 @@ class Stage:
             shutil.copy(Path(__file__).with_name("task.sh"), self.program)
             self.program.chmod(0o755)
             enter(self.hosts)
+            self._make_database_small()
             self.database.start()
             self.database.execute(f"create database {DATABASE} character set utf8mb4")
             rows = [f"{name}:{SLOTS}:ssh" for name in HOSTS]
@@ -103,16 +108,23 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _mount(self, user: str) -> None:
+    def _mount(self, place: Path, size: str, user: str) -> None:
         entry = pwd.getpwnam(user)
-        place = Path(f"/var/tmp/hq-{entry.pw_uid}")
         while place.is_mount():  # of a run that was killed
             subprocess.run(["umount", "-l", str(place)], check=True)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(mode=0o700)
-        options = f"size={SPOOL},mode=700,uid={entry.pw_uid},gid={entry.pw_gid}"
+        options = f"size={size},mode=700,uid={entry.pw_uid},gid={entry.pw_gid}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "hq-chaos", str(place)], check=True)
         self._stack.callback(subprocess.run, ["umount", "-l", str(place)], check=False)
+
+    def _make_database_small(self) -> None:
+        data, fresh = self.database.directory / "data", self.database.directory / "fresh"
+        data.rename(fresh)
+        used = sum(path.stat().st_blocks * 512 for path in fresh.rglob("*") if path.is_file())
+        self._mount(data, f"{(used >> 20) + DATABASE_ROOM}m", "nobody")
+        subprocess.run(["cp", "-a", f"{fresh}/.", str(data)], check=True)
+        shutil.rmtree(fresh)
 
     # --- processes --------------------------------------------------------------------------------------------------
 
@@ -128,18 +140,29 @@ class Stage:
         """The local run directory of a user."""
         return Path(f"/var/tmp/hq-{pwd.getpwnam(user).pw_uid}") / self.site.instance
 
+    @staticmethod
+    def home(user: str) -> Path:
+        """The user's HQ_HOME: keys, and the output of jobs."""
+        return Path(pwd.getpwnam(user).pw_dir) / ".hq"
+
     def exec_pids(self, host: str, user: str, what: str) -> list[int]:
-        """`--work` or `--supervise` of an exec-server, by the directory that is its argument."""
-        place = str(self.run_dir(user) / f"exec-{host}")
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if place in words and what in words:
-                found.append(int(process.pid))
+        """`--work` or `--supervise` of an exec-server."""
+        return self.exec_table().get((host, user, what), [])
+
+    def exec_table(self) -> dict[tuple[str, str, str], list[int]]:
+        """All processes of exec-servers, by the directory that is their argument."""
+        places = {str(self.run_dir(user) / f"exec-{host}"): (host, user) for host in HOSTS for user in USERS}
+        found: dict[tuple[str, str, str], list[int]] = {}
+        for process in psutil.process_iter():
+            with suppress(OSError):
+                words = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+                for what in {"--work", "--supervise"}.intersection(words):
+                    if (place := next((places[word] for word in words if word in places), None)) is not None:
+                        found.setdefault((*place, what), []).append(process.pid)
         return found
 
     def _leave_alone(self) -> None:
-        self.wants_server = self._is_typing = False
+        self.wants_server = self.is_typing = False
 
     # --- keeping ----------------------------------------------------------------------------------------------------
 
@@ -149,15 +172,16 @@ class Stage:
 
     def _keep(self) -> None:
         while not self.pause(0.3):
-            if self.wants_database and self.database._process is None:
-                self.database.start()
+            if self.wants_database and not self.database.revive():
+                self._note("MariaDB, in vain")
+                continue
             if self.wants_server and self.server_pid() is None:
                 done = self.site.run(OWNER, "hq-server", "-d", timeout=90)
                 self._note("hq-server" if done.rc == 0 else f"hq-server, in vain ({done.err.strip()[-200:]})")
 
     def _type(self, user: str) -> None:
         while not self.pause(1.5):
-            if self._is_typing and self.user_server_pid(user) is None:
+            if self.is_typing and self.user_server_pid(user) is None:
                 with suppress(subprocess.TimeoutExpired):
                     self.site.client(user, "jobs", "-q", timeout=20)
                     self._note(f"user-server of {user}")
@@ -172,6 +196,7 @@ class Stage:
             _copy(source, folder / name)
         for user in USERS:
             _copy(self.run_dir(user), folder / f"run-{user}")
+            _copy(self.home(user), folder / f"home-{user}")
         (folder / "revived").write_text("".join(f"{count:5} {what}\n" for what, count in sorted(self.revived.items())))
 
 

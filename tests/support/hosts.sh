@@ -3,4 +3,10 @@
 set -eu
 hostname "$1"
 mount --bind "$2" /etc/hosts
+# each power-on is a boot of its own
+boot=$(mktemp)
+cat /proc/sys/kernel/random/uuid > "$boot"
+chmod 444 "$boot"
+mount --bind "$boot" /proc/sys/kernel/random/boot_id
+rm "$boot"
 exec /usr/sbin/sshd -D -e -f "$3"

@@ -76,6 +76,22 @@ class MariaDB:
         )
         until(self._is_up, timeout=60, what="MariaDB to answer")
 
+    @property
+    def pid(self) -> int | None:
+        """Its process while it lives, and while it starts."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def revive(self) -> bool:
+        """Start it if it is dead, by whatever; False if it died once more at that (killed again, or no room on its disk)."""
+        if self.pid is None:
+            self._process = None
+            try:
+                self.start()
+            except AssertionError:
+                return False
+        return True
+
     def kill(self) -> None:
         """kill -9."""
         self._end(signal.SIGKILL)
@@ -107,21 +123,20 @@ class MariaDB:
         assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
 
     def _is_up(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
+        process = self._process
+        assert process is not None, "MariaDB was killed while it started"
+        if process.poll() is not None:
             raise AssertionError("mariadbd ended: " + (self.directory / "err.log").read_text(errors="replace")[-2000:])
+        import pymysql
+
         try:
             self.execute("select 1")
-        except OSError:
-            return False
-        except Exception as error:  # pymysql's own tree; imported only where it is needed
-            if "Can't connect" in str(error):
-                return False
-            raise
+        except (OSError, pymysql.OperationalError):
+            return False  # not yet, or killed at this moment: its process tells
         return True
 
     def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(60)
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait(60)
