@@ -10,6 +10,7 @@ from hq.core.agent import Links
 from hq.errors import HqError
 from hq.kernel.clock import Now
 from hq.model.host import HostSpec
+from hq.protocol.peers import CheckStep
 from hq.userserver.hosts import HostMemory
 from hq.userserver.starter import Starter
 from hq.userserver.waysback import WaysBack
@@ -39,6 +40,18 @@ class Dialling:
             self._starter.start(spec, lambda value, error, now: self._dialled(host, value, error, now))
         except (HqError, OSError) as error:
             self._failed(host, str(error), now)
+
+    def check(self, spec: HostSpec, done: Callable[[list[CheckStep] | HqError], None]) -> None:
+        """Let the transport prove that an exec-server can run on a host; if it can, what failed is tried again at once."""
+        def ended(value: Any, error: BaseException | None, now: Now) -> None:
+            if error is None:
+                if all(step.is_ok for step in value):
+                    self._links.nudge(now.boot, host=spec.name, since=0.0)
+                done(value)
+            else:
+                done(error if isinstance(error, HqError) else HqError(f"the check of {spec.name} failed: {error}"))
+
+        self._starter.check(spec, ended)
 
     def came(self, host: str, route: str) -> None:
         """The exec-server on a host got through, by this address."""

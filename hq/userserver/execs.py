@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
@@ -298,15 +297,7 @@ class ExecLinks:
 
     def check(self, host: str, done: Callable[[list[CheckStep] | HqError], None]) -> None:
         """Let the transport prove that an exec-server can run on `host`."""
-        def ended(value: Any, error: BaseException | None, now: Now) -> None:
-            if error is None:
-                if all(step.is_ok for step in value):
-                    self.links.nudge(now.boot, host=host, since=0.0)
-                done(value)
-            else:
-                done(error if isinstance(error, HqError) else HqError(f"the check of {host} failed: {error}"))
-
-        self._starter.check(self.hosts[host], ended)
+        self._dialling.check(self.hosts[host], done)
 
     # --- the tick -------------------------------------------------------------------------------------------------
 
