@@ -72,6 +72,7 @@ class ExecServer:
     def __init__(
         self, bootstrap: Bootstrap, run_dir: str, log: Log, make_port: Callable[[str], Port], now: Now, *,
         load: Callable[[], Bootstrap] | None = None, cgroups: CgroupManager | None = None, batch: NewsBackend | None = None,
+        processes: type[ProcessBackend] = ProcessBackend,
     ) -> None:  # fmt: skip
         self.bootstrap = bootstrap
         self.log: Logger = log.category("runs")
@@ -94,7 +95,7 @@ class ExecServer:
         self.journal = Journal(path)
         self.statuses = StatusReader(os.path.join(run_dir, "statuses"))
         self.batch = batch
-        self.backend: Backend = batch or ProcessBackend(self._note_status, self.statuses, cgroups)
+        self.backend: Backend = batch or processes(self._note_status, self.statuses, cgroups)
         self.outputs = OutputWatch(log.category("output").warning)
         self.runner = Runner(bootstrap.slots)
         self.held, self.armed = HeldReports(), Armed()

@@ -39,7 +39,8 @@ AHEAD = 8  # orders ahead for each slot
 
 @dataclass(slots=True)
 class Link:
-    """A pilot that has said hello. `runs`: what was given to it, with the slots there."""
+    """A pilot that has said hello. `runs`: what was given to it, with the slots there; `ahead`: what of that came ahead of its slots, and how
+    many it needs. Those begin with the slots of a run that ends there (its heirs), so that no two runs have the same."""
 
     tag: str
     peer: Peer
@@ -48,15 +49,15 @@ class Link:
     machine: str = ""
     runs: dict[AttemptKey, tuple[int, ...]] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
+    ahead: dict[AttemptKey, int] = field(default_factory=dict)
     has_rolled: bool = False
     typical: float = 60.0  # seconds that its runs take, the last ones most
-    next_slot: int = 0
 
     @property
     def room(self) -> int:
         """Slots that orders may be given for: with short runs also for those that follow, so that none waits for our next word."""
         ahead = self.slots * (AHEAD if self.typical < SHORT else 0)
-        return len(self.free) + max(0, ahead - max(0, len(self.runs) - self.slots))
+        return len(self.free) + max(0, ahead - sum(self.ahead.values()))
 
     def note(self, seconds: float) -> None:
         """A run took so long."""
@@ -128,19 +129,39 @@ class PilotRelay:
         mine = []
         for order in orders:
             count = max(1, len(order.slots))
-            slots = tuple(link.free[:count])
-            del link.free[:count]
+            is_ahead = bool(link.ahead) or len(link.free) < count
+            if is_ahead:
+                link.ahead[order.key] = count
+            slots = () if is_ahead else self._take(link, count)
             link.runs[order.key] = slots
-            # those ahead of their slots take turns; they give none back
-            for _ in range(count - len(slots)):
-                slots += (link.next_slot % link.slots,)
-                link.next_slot += 1
-            mine.append(StartOrder(order.job, order.index, order.attempt, slots))
+            mine.append(StartOrder(order.job, order.index, order.attempt, slots, is_ahead))
         self._send(link, RunStart(host=self._host, specs=specs, orders=tuple(mine)))
 
-    def over(self, link: Link, key: AttemptKey) -> None:
-        """An attempt is over there."""
-        link.free += link.runs.pop(key, ())
+    def _take(self, link: Link, count: int) -> tuple[int, ...]:
+        slots = tuple(link.free[:count])
+        del link.free[:count]
+        return slots
+
+    def over(self, link: Link, key: AttemptKey, heir: AttemptKey | None = None) -> None:
+        """An attempt is over there, and its slots are the heir's."""
+        slots = link.runs.pop(key, ())
+        link.ahead.pop(key, None)
+        if heir is not None and heir in link.runs:
+            link.ahead.pop(heir, None)
+            # it may have been given others meanwhile, which it does not use
+            slots, link.runs[heir] = link.runs[heir], slots
+        link.free += slots
+
+    def promote(self, link: Link) -> None:
+        """Slots that nobody inherited go to the first that came ahead."""
+        orders = []
+        while link.ahead and len(link.free) >= (count := next(iter(link.ahead.values()))):
+            key = next(iter(link.ahead))
+            del link.ahead[key]
+            link.runs[key] = self._take(link, count)
+            orders.append(StartOrder(*key, link.runs[key]))
+        if orders:
+            self._send(link, RunStart(host=self._host, specs={}, orders=tuple(orders)))
 
     def stop(self, link: Link, key: AttemptKey, reason: str) -> None:
         """End a run: TERM, grace and KILL are the pilot's business."""

@@ -143,7 +143,7 @@ class PilotBackend:
             self._news.append(NotBegun(key, report.reason))
         else:
             return
-        self._relay.over(link, key)
+        self._relay.over(link, key, AttemptKey(*report.heir) if report.heir is not None else None)
         self._drop(key)
 
     def _tend(self, boot: float) -> None:
@@ -188,6 +188,7 @@ class PilotBackend:
         """Give what waits to pilots that have room and time."""
         for link in self._relay.links.values():
             pilot = self._fleet.pilots.get(link.tag)
+            self._relay.promote(link)
             if pilot is None or pilot.over is not None or not link.has_rolled or not link.room or pilot.began is None:
                 continue
             if boot - pilot.began > self._settings.pilot_time - max(LAST_ORDERS, self._settings.pilot_time / 10):

@@ -45,6 +45,18 @@ def test_many_short_tasks_go_through_two_pilots_and_each_runs_once(site: BatchSi
     assert len(slurm.run("squeue", "-h", "-t", "all", "--name=hq-pilot-alpha").splitlines()) == 2
 
 
+def test_no_two_tasks_of_a_pilot_have_the_same_slot_at_once(slurm: SlurmCluster, tmp_path: Path) -> None:
+    made = BatchSite(tmp_path / "one", "slurm", slots=64, mode="pilot", pilot_slots=3, pilot_limit=1, pilot_idle=1.0, environment={"SLURM_CONF": str(slurm.conf)})
+    try:
+        keys = made.up().start_array("mkdir busy.$HQ_SLOT_IDS || echo $HQ_SLOT_IDS >>clash; sleep 0.02; echo $HQ_SLOT_IDS >>used; rmdir busy.$HQ_SLOT_IDS", 150)
+        assert {made.upstream.ended(key, 60).outcome for key in keys} == {Outcome.OK}
+        assert not (made.work / "clash").exists()
+        assert set((made.work / "used").read_text().split()) == {"0", "1", "2"}
+    finally:
+        made.close()
+        slurm.run("scancel", "--name=hq-pilot-alpha", check=False)
+
+
 def test_a_pilot_runs_tasks_as_any_host_and_shows_no_key(site: BatchSite, slurm: SlurmCluster) -> None:
     env = site.user.seal(b"SECRET=opensesame\0PATH=/usr/bin:/bin\0")
     ok, bad, late, long = site.upstream.start(
