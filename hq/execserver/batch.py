@@ -211,6 +211,13 @@ class BatchBackend:
         moments += [each for each in (self._centre.wake(bool(self._members)), self._next_look if self._members else None) if each is not None]
         return min(moments, default=None)
 
+    def facts(self) -> dict[str, str]:
+        """As NewsBackend.facts."""
+        begun = sum(1 for member in self._members.values() if member.has_begun)
+        waiting = sum(1 for member in self._members.values() if member.id and not member.has_begun)
+        away = f"does not answer: {self._centre.silence}" if self._centre.silence else "answers"
+        return {self.where: away, "native jobs": f"{begun} running, {waiting} waiting there, {len(self._members) - begun - waiting} not submitted yet"}
+
     # --- submissions ----------------------------------------------------------------------------------------------
 
     def _form(self, boot: float) -> None:

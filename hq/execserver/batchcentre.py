@@ -96,6 +96,7 @@ class Centre:
         self._last: dict[str, tuple[str, str]] = {}
         self._orders: dict[tuple[str, int], dict[str, int]] = {}  # (what, signal) → id → tries
         self._next_order = 0.0
+        self.silence = ""  # the words of the last listing, if it was none
 
     @property
     def is_free(self) -> bool:
@@ -205,7 +206,9 @@ class Centre:
         if jobs is None:
             self._interval = min(self._interval * SLOWER, self.settings.poll_longest)
             self._log.warning("%s: %s", self.dialect.name, result.words)
+            self.silence = result.words
             return Silent(result.words)
+        self.silence = ""
         shown = {id: (job.word, job.reason) for id, job in jobs.items()}
         is_same = shown == self._last
         self._last = shown

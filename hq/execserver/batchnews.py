@@ -26,6 +26,10 @@ class NewsBackend(Backend, Protocol):
         """What became known of runs since the last time, apart from their ends."""
         ...
 
+    def facts(self) -> dict[str, str]:
+        """How it stands, for people."""
+        ...
+
     def hold(self, key: AttemptKey, is_held: bool) -> None:
         """Keep a run from beginning, or no longer. What was not given to the batch system yet is given back; what has begun goes on."""
         ...

@@ -168,6 +168,7 @@ def facts(server: ExecServer, message: PeerAsk) -> PeerFacts:
             "runs": len(runner.runs),
             "reports not yet recorded": sum(map(len, server.spool.batches.values())),
             "control groups": server.has_cgroups,
+            **(server.batch.facts() if server.batch is not None else {}),
         }
     )
 

@@ -12,7 +12,6 @@ import shlex
 import sys
 from dataclasses import dataclass
 from logging import Logger
-from typing import Any
 
 import msgspec
 
@@ -158,6 +157,14 @@ class PilotFleet:
         """When `tend` has something to do."""
         return self._centre.wake(bool(self.pilots))
 
-    def facts(self) -> dict[str, Any]:
-        """For people."""
-        return {pilot.id: pilot.word for pilot in self.live}
+    def summary(self) -> str:
+        """How they stand, for people. It changes only when they do."""
+        running = sum(1 for pilot in self.live if pilot.began is not None)
+        waiting = [pilot for pilot in self.live if pilot.began is None]
+        words = next((pilot.word for pilot in waiting if pilot.word), "")
+        asked = f"{len(waiting)} asked for{f' ({words})' if words else ''}"
+        return f"{running} running, {asked}, at most {self._settings.pilot_limit}" + (f"; {self.trouble}" if self.trouble else "")
+
+    def pause(self, boot: float) -> float:
+        """Seconds until the next one may be asked for."""
+        return max(0.0, self._not_before - boot)

@@ -34,7 +34,8 @@ from hq.protocol.runs import (
 HEARTBEAT = 5.0
 SILENT = 4  # heartbeats
 SHORT = 2.0  # seconds: runs that are shorter are ordered ahead of their slots
-AHEAD = 8  # orders ahead for each slot
+HORIZON = 0.5  # seconds of work that are ordered ahead
+AHEAD = 60  # orders ahead for each slot at most
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Link:
     @property
     def room(self) -> int:
         """Slots that orders may be given for: with short runs also for those that follow, so that none waits for our next word."""
-        ahead = self.slots * (AHEAD if self.typical < SHORT else 0)
+        ahead = self.slots * max(1, min(AHEAD, int(HORIZON / max(self.typical, 0.001)))) if self.typical < SHORT else 0
         return len(self.free) + max(0, ahead - sum(self.ahead.values()))
 
     def note(self, seconds: float) -> None:

@@ -18,15 +18,21 @@ from hq.execserver.pilotrelay import Link, PilotRelay
 from hq.model.batch import BatchSettings
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
+from hq.model.quantities import format_seconds
 from hq.model.runs import RETURNED, NativeRun, RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
 
 #: With mode auto: from so many fitting tasks at once on, pilots are worth their start.
 AUTO_FROM = 20
+#: With mode auto: a task that takes more of a pilot's walltime than this is a job of its own.
+AUTO_SHARE = 0.1
+MOST_PACES = 10_000
 #: How long pilots have to come back after this exec-server did (seconds).
 ORPHAN_WAIT = 60.0
 #: A pilot gets nothing new when so much of its walltime is left (seconds), or a tenth.
 LAST_ORDERS = 30.0
+#: Tasks that wait for a pilot are told why not more often (seconds).
+SAY_EVERY = 2.0
 
 #: The signed job of an attempt and the order for it, None if it is known no more.
 Lookup = Callable[[AttemptKey], tuple[StartOrder, SignedSpec] | None]
@@ -53,7 +59,9 @@ class PilotBackend:
         self._news: list[News] = []
         self._ended: list[Ended] = []
         self._boot = 0.0
-        self._said: tuple[AttemptKey, str] | None = None
+        self._said: dict[AttemptKey, str] = {}
+        self._say_next = 0.0
+        self._pace: dict[int, float] = {}  # job → how long its tasks take in pilots, in seconds
         for pilot in fleet.pilots.values():
             relay.tags[pilot.key] = (pilot.tag, settings.pilot_slots)
 
@@ -68,6 +76,11 @@ class PilotBackend:
             launch.slots <= settings.pilot_slots and launch.memory is None and not launch.resources
             and (launch.time_limit is None or launch.time_limit + launch.grace < settings.pilot_time - LAST_ORDERS)
         )  # fmt: skip
+
+    def _is_short(self, launch: Launch) -> bool:
+        """Whether many such tasks go through one pilot, by their time limit, or by how long others of the job took."""
+        longest = max(launch.time_limit or 0.0, self._pace.get(launch.key.job, 0.0))
+        return longest <= self._settings.pilot_time * AUTO_SHARE
 
     def start(self, launch: Launch) -> NotStarted | Submitted:
         """As Backend.start."""
@@ -101,9 +114,11 @@ class PilotBackend:
 
     def _sort_fresh(self) -> None:
         fresh, self._fresh = self._fresh, []
-        is_few = self._settings.mode == "auto" and len(fresh) < AUTO_FROM and not any(link.free for link in self._relay.links.values())
+        is_auto = self._settings.mode == "auto"
+        small = {launch.key for launch in fresh if not is_auto or self._is_short(launch)}
+        is_few = is_auto and len(small) < AUTO_FROM and not any(link.free for link in self._relay.links.values())
         for launch in fresh:
-            if is_few:
+            if is_few or launch.key not in small:
                 self._since.pop(launch.key, None)
                 self._forward.start(launch)
             else:
@@ -135,7 +150,7 @@ class PilotBackend:
             native = NativeRun(id=pilot.id if pilot else "", since=self._since.pop(key, None))
             self._news.append(Begun(key, report.pid or 0, report.started or report.at, note, native))
         if report.kind is RunKind.ENDED:
-            link.note(max(0.0, report.at - (report.started or report.at)))
+            self._note_length(link, key.job, max(0.0, report.at - (report.started or report.at)))
             cause = None if report.outcome in (None, Outcome.OK) else (report.outcome, report.reason)
             self._ended.append(Ended(key=key, exit_code=report.exit_code, signal=report.signal, max_rss=report.max_rss, cpu=report.cpu,
                                      cause=cause, at=report.at))  # fmt: skip
@@ -145,6 +160,13 @@ class PilotBackend:
             return
         self._relay.over(link, key, AttemptKey(*report.heir) if report.heir is not None else None)
         self._drop(key)
+
+    def _note_length(self, link: Link, job: int, seconds: float) -> None:
+        link.note(seconds)
+        if len(self._pace) >= MOST_PACES:
+            self._pace.clear()
+        before = self._pace.get(job, seconds)
+        self._pace[job] = before + (seconds - before) / 8
 
     def _tend(self, boot: float) -> None:
         slots = sum(self._queue.values()) + len(self._given) + len(self._orphans)
@@ -209,13 +231,26 @@ class PilotBackend:
                 self._given[key] = link.tag
             if orders:
                 self._relay.give(link, specs, orders)
-        if self._queue:
-            waits = next((pilot.word for pilot in self._fleet.live if pilot.word and pilot.began is None), "")
-            reason = self._fleet.trouble or waits
-            said = (next(iter(self._queue)), f"waiting at {self.where}: for a pilot{': ' + reason if reason else ''}")
-            if said != self._said:
-                self._said = said
-                self._news.append(Waits(*said))
+        self._say(boot)
+
+    def _say(self, boot: float) -> None:
+        """Tell those that wait why, when that changes, and not too often: with a pilot that has room nothing waits for long."""
+        if not self._queue or boot < self._say_next:
+            return
+        self._say_next = boot + SAY_EVERY
+        words = f"waiting at {self.where}: for a pilot: {self._fleet.summary()}"
+        if (pause := self._fleet.pause(boot)) and not self._fleet.live:
+            words += f" (the next one is asked for at {time.strftime('%H:%M:%S', time.localtime(time.time() + pause))})"
+        for key in self._queue:
+            if self._said.get(key) != words:
+                self._said[key] = words
+                self._news.append(Waits(key, words, NativeRun(since=self._since.get(key))))
+
+    def facts(self) -> dict[str, str]:
+        """As NewsBackend.facts."""
+        pause = self._fleet.pause(self._boot)
+        pilots = self._fleet.summary() + (f"; none is asked for in the next {format_seconds(pause)}" if pause else "")
+        return {**self._forward.facts(), "pilots": pilots, "tasks in pilots": str(len(self._given)), "tasks for pilots": str(len(self._queue))}
 
     def take_news(self) -> list[News]:
         """As BatchBackend.take_news."""
@@ -261,7 +296,7 @@ class PilotBackend:
         self._forward.forget(key)
 
     def _drop(self, key: AttemptKey) -> None:
-        for where in (self._queue, self._given, self._orphans, self._since):
+        for where in (self._queue, self._given, self._orphans, self._since, self._said):
             where.pop(key, None)
         self._begun.discard(key)
 

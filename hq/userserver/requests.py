@@ -35,6 +35,7 @@ from hq.protocol.jobs import (
 )  # fmt: skip
 from hq.protocol.peers import HostCheck, HostChecked, HostQuery, LedgerAsk, LedgerTold, PeerAsk, PeerBye, PeerFacts, PeerShutdown
 from hq.userserver.asker import Asker
+from hq.userserver.centres import ask_centres
 from hq.userserver.submit import Prepared, root_refusal
 
 if TYPE_CHECKING:
@@ -211,10 +212,14 @@ def _facts(server: UserServer, asker: Asker, message: PeerAsk) -> None:
             ours = {name: value for name, value in answer.facts.items() if name not in base} if isinstance(answer, PeerFacts) else {}
             asker.answer(PeerFacts(facts={**facts, **ours}))
 
-        if server.upstream.is_up:
-            server.upstream.ask(PeerAsk(what="status"), told)
-        else:
-            asker.answer(PeerFacts(facts=facts))
+        def centres_told(centres: dict[str, str]) -> None:
+            facts.update(centres)
+            if server.upstream.is_up:
+                server.upstream.ask(PeerAsk(what="status"), told)
+            else:
+                asker.answer(PeerFacts(facts=facts))
+
+        ask_centres(server, centres_told)
     else:
         raise InputError(f"'{message.what[:40]}' cannot be asked: ping, info or status")
 

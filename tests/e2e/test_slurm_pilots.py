@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hq.model.states import Outcome, RunKind
+from hq.protocol.peers import PeerAsk, PeerFacts
 from tests.support.batchsite import BatchSite
 from tests.support.slurm import SlurmCluster, missing_for_slurm
 from tests.support.wait import until
@@ -75,6 +76,49 @@ def test_a_pilot_runs_tasks_as_any_host_and_shows_no_key(site: BatchSite, slurm:
     site.upstream.stop(long)
     assert site.upstream.ended(long).outcome is Outcome.CANCELLED
     until(lambda: not slurm.run("squeue", "-h", "--name=hq-pilot-alpha"), 40, "the idle pilot to end")
+
+
+def test_tasks_that_wait_for_a_pilot_are_told_how_the_pilots_stand(site: BatchSite, slurm: SlurmCluster) -> None:
+    for name in slurm.names:
+        slurm.run("scontrol", "update", f"nodename={name}", "state=drain", "reason=test")
+    try:
+        keys = site.upstream.start(*(site.spec("true") for _ in range(3)))
+        for key in keys:
+            assert "0 running, 1 asked for (" in site.waits(key, "waiting at slurm:alpha: for a pilot: 0 running, 1 asked for (")
+        facts = site.upstream.ask(PeerAsk(what="status"))
+        assert isinstance(facts, PeerFacts) and (facts.facts["tasks for pilots"], facts.facts["slurm:alpha"]) == ("3", "answers")
+    finally:
+        for name in slurm.names:
+            slurm.run("scontrol", "update", f"nodename={name}", "state=resume")
+    assert [site.upstream.ended(key, 40).outcome for key in keys] == [Outcome.OK] * 3
+
+
+def test_a_refused_pilot_shows_slurms_words_and_when_the_next_is_asked_for(slurm: SlurmCluster, tmp_path: Path) -> None:
+    made = BatchSite(tmp_path / "one", "slurm", mode="pilot", partition="nosuch", pilot_cooldown=60.0, environment={"SLURM_CONF": str(slurm.conf)})
+    try:
+        (key,) = made.up().upstream.start(made.spec("true"))
+        words = made.waits(key, "invalid partition specified: nosuch")
+        assert "0 running, 0 asked for, at most 4" in words and "the next one is asked for at" in words
+        facts = made.upstream.ask(PeerAsk(what="status"))
+        assert isinstance(facts, PeerFacts) and "none is asked for in the next" in str(facts.facts["pilots"])
+    finally:
+        made.close()
+
+
+def test_auto_decides_by_count_and_length(slurm: SlurmCluster, tmp_path: Path) -> None:
+    made = BatchSite(tmp_path / "one", "slurm", slots=64, mode="auto", pilot_slots=4, pilot_limit=1, pilot_time=600.0, pilot_idle=2.0,
+                     environment={"SLURM_CONF": str(slurm.conf)})  # fmt: skip
+    try:
+        few = made.up().upstream.start(*(made.spec("true") for _ in range(3)))
+        assert not any("(pilot)" in made.upstream.ended(key, 40).reason for key in few)
+        many = made.start_array("sleep 0.05", 30)
+        assert all("(pilot)" in made.upstream.ended(key, 60).reason for key in many)
+        short, long = made.upstream.start(made.spec("true"), made.spec("true", time_limit=100.0))
+        assert "(pilot)" in made.upstream.ended(short, 40).reason, "one is up and has room"
+        assert "(pilot)" not in made.upstream.ended(long, 40).reason, "its time limit is more than a tenth of a pilot's"
+    finally:
+        made.close()
+        slurm.run("scancel", "--name=hq-pilot-alpha", check=False)
 
 
 def test_what_does_not_fit_into_a_pilot_is_a_job_of_its_own(site: BatchSite) -> None:
