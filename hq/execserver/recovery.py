@@ -33,11 +33,12 @@ def recover(server: ExecServer, recovered: Recovered, now: Now) -> None:
     for key, known in recovered.runs.items():
         _restore(server, key, known, recovered.specs.get(key.job), is_same_boot, now)
     server.flush()
-    before, server.memory = recovered.memory, recovered.memory or secrets.token_hex(8)
+    server.memory = recovered.memory or secrets.token_hex(8)
     try:
         server.journal.rewrite(journal_lines(server, boot))
     except OSError as error:
-        server.memory = before  # a name that is not written down would be another next time
+        # its name is written as soon as there is room, and nothing is started before
+        server.journal.note(t="boot", boot=boot, memory=server.memory, sequence=server.spool.last)
         server.log.error("the journal cannot be rewritten: %s", error)
     if not any(known.tag for known in recovered.runs.values()):
         server.statuses.clear()

@@ -8,6 +8,7 @@ ended in good order), TERM ends the worker; then the supervisor stays until the 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from hq.execserver.backends.statuses import status_line
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a worker that keeps dying is started again
+ROOM_POLL = 0.5  # seconds between looks whether there is room again
 _LONG_LIFE = 60.0  # seconds after which a death counts as the first again
 
 #: What a worker returns when it has ended in good order and is not to be started again.
@@ -43,6 +45,8 @@ class Supervisor:
         self._born = 0.0
         self._deaths = 0
         self._start_at: float | None = 0.0  # when to start a worker; None: not wanted
+        self._unwritten = b""  # statuses for which there was no room
+        self._is_full = False
 
     def run(self, ready_fd: int | None = None) -> int:
         """Supervise until there is neither a worker nor a run. `ready_fd` is handed to the first worker. Returns the exit code."""
@@ -58,10 +62,10 @@ class Supervisor:
                     os.close(ready_fd)
                     ready_fd = None
             has_children = self._reap()
-            if self._worker is None and self._start_at is None and not has_children:
+            if self._worker is None and self._start_at is None and not has_children and not self._unwritten:
                 return 0
             wait = 30.0 if self._start_at is None or self._worker is not None else max(0.0, self._start_at - time.monotonic())
-            got = signal.sigtimedwait(signals, wait)
+            got = signal.sigtimedwait(signals, min(wait, ROOM_POLL) if self._is_full else wait)
             if got is None:
                 continue
             if got.si_signo == signal.SIGHUP:
@@ -90,14 +94,18 @@ class Supervisor:
                 pass
 
     def _reap(self) -> bool:
-        """Take every status there is; whether children are left."""
-        taken = False
+        """Take every status that there is room to write down; whether children are left. Who is not waited for keeps his."""
+        taken = self._write()
+        self._is_full = bool(self._unwritten)
         while True:
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 has_children = False
                 break
+            if info is not None and info.si_pid != self._worker and not self._has_room():
+                # this one waits, and whoever adopted it sees that; a worker that died must not wait behind it
+                info = os.waitid(os.P_PID, self._worker, os.WEXITED | os.WNOHANG | os.WNOWAIT) if self._worker is not None else None
             if info is None:
                 has_children = True
                 break
@@ -116,18 +124,35 @@ class Supervisor:
             self._tell(signal.SIGCHLD)
         return has_children
 
+    def _has_room(self) -> bool:
+        try:
+            self._is_full |= os.statvfs(os.path.dirname(self._statuses)).f_bavail == 0
+        except OSError:
+            pass  # writing will tell
+        return not self._is_full
+
     def _append(self, line: bytes) -> None:
+        self._unwritten += line
+        self._write()
+
+    def _write(self) -> bool:
+        """Write what there is to write; whether there was anything, and some of it is written now."""
+        if not self._unwritten:
+            return False
+        before = len(self._unwritten)
         try:
             fd = os.open(self._statuses, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._unwritten = self._unwritten[os.write(fd, self._unwritten) :]
+            finally:
+                os.close(fd)
         except OSError as error:
-            print(f"a status is lost: {self._statuses}: {error}", file=sys.stderr, flush=True)
-            return
-        try:
-            os.write(fd, line)
-        except OSError as error:
-            print(f"a status is lost: {self._statuses}: {error}", file=sys.stderr, flush=True)
-        finally:
-            os.close(fd)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                print(f"a status is lost: {self._statuses}: {error}", file=sys.stderr, flush=True)
+                self._unwritten = b""
+                return False
+        self._is_full |= bool(self._unwritten)
+        return len(self._unwritten) < before
 
     def _worker_died(self, is_good: bool) -> None:
         self._worker = None
