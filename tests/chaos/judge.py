@@ -13,7 +13,8 @@ Where it is lenient, and why:
 
 - an attempt of a task that *may* run again may follow one that ended, if the end was unseen, or if the earlier run was silenced: hq says
   that it may run again, so it prefers that to never. It must not be alive beside the next one even then.
-- of a run that wrote no start its moments are hq's own (there are no others): from when it was placed to when it was given up.
+- of an attempt that wrote no start nobody knows the moments (it may have been queued on its host, or on its way there): what was done to
+  its witnesses between the submission and the end that is recorded counts.
 - a task whose host was cut off for ever ends as its owner says. He is asked only for tasks that hq shows as undecided, and his word counts
   for the attempt that was undecided then; what that attempt wrote is not compared with it.
 - a task whose output could not be opened because its disk was full ends with 125 and has written nothing.
@@ -32,6 +33,8 @@ from tests.chaos.troubles import Troubles
 PLAIN = -1
 #: The exit code of what cannot be prepared.
 CANNOT_PREPARE = 125
+#: A task works for so long at most (seconds).
+LONGEST = 2.0
 #: What a user-server says of a start that its ledger does not let pass.
 ENDED_BEFORE = "it has ended before"
 
@@ -59,11 +62,12 @@ class Job:
     retries: int
     is_rerunnable: bool
     is_acknowledged: bool = True
+    submitted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the database says of a task: live (`outcome` None) or ended. `since`: placed or started, `ended`: on the clock of the ledger."""
+    """What the database says of a task: live (`outcome` None) or ended. `ended`: on the clock of the ledger."""
 
     job: int
     index: int
@@ -73,7 +77,6 @@ class Record:
     exit_code: int | None
     host: str
     reason: str = ""
-    since: float = 0.0
     ended: float = float("inf")
 
 
@@ -227,13 +230,11 @@ class _Task:
                 found.double.append(text)
 
     def _moments(self, attempt: int) -> tuple[float, float]:
-        """When it ran, as far as it told: who wrote no end may have run until the next one began, or was recorded."""
-        start, end, record = self.starts.get(attempt), self.ends.get(attempt), self.record
-        begin = start.at if start is not None else record.since if record is not None else 0.0
-        if end is not None:
-            return begin, end.at
-        # it works for 2 s at most
-        return begin, (start.at + 2.0 if start is not None else record.ended if record is not None else float("inf"))
+        """When it ran, as far as it told."""
+        start, end = self.starts.get(attempt), self.ends.get(attempt)
+        if start is None:
+            return self.job.submitted, self.record.ended if self.record is not None else float("inf")
+        return start.at, end.at if end is not None else start.at + LONGEST
 
     def _is_unseen(self, attempt: int, host: str) -> bool:
         return self.troubles.is_unseen(self.job.user, host, *self._moments(attempt))
@@ -242,12 +243,12 @@ class _Task:
         return self.troubles.is_silenced(self.job.user, host, *self._moments(attempt))
 
     def _is_forgotten(self, record: Record) -> bool:
-        """Whether an earlier attempt ended, and all who could tell how have died; that it did stands in the ledger of its owner."""
-        attempt = max((attempt for attempt in self.ends if attempt < record.attempt), default=0)
-        if not attempt or record.attempt in self.starts:
+        """Whether the last attempt that began has ended, and all who could tell how have died; that it did stands in the ledger of its owner."""
+        attempt = max(self.starts, default=0)
+        if attempt not in self.ends:
             return False
         end = self.ends[attempt].at
         return self._is_unseen(attempt, self.ends[attempt].host) and self.troubles.is_killed("user-server", self.job.user, end, record.ended)
 
     def _is_full(self, record: Record) -> bool:
-        return self.troubles.is_full("output", self.job.user, record.since, record.ended)
+        return self.troubles.is_full("output", self.job.user, self.job.submitted, record.ended)

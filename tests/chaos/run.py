@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Run:
         self.refused: dict[str, int] = {}
         self.decisions: dict[tuple[int, int], Decision] = {}
         self.tasks = 0
+        self.evidence: dict[str, Sequence[object]] = {}  # what was compared with the ledger
 
     def _note(self, text: str) -> None:
         with self.log.open("a") as stream:
@@ -137,21 +139,23 @@ class Run:
     def compare(self) -> Findings:
         """What came of it."""
         rows = self._rows
-        columns = "id, user, name, indices, task_count"
+        columns = "id, user, name, indices, submitted"
         live = rows(f"select {columns} from job")
         ended = rows(f"select {columns} from job_history")
         by_name = {f"{each.name}": each for each in self.plan.submissions}
         jobs = []
-        for id, user, name, indices, _ in [*live, *ended]:
+        for id, user, name, indices, submitted in [*live, *ended]:
             wish = by_name[name.rpartition(".")[0]]
             numbers = tuple(parse_array(indices)[0]) if indices else (PLAIN,)
             assert len(numbers) == (wish.tasks if wish.is_array else 1), (id, name, indices)
-            jobs.append(Job(id, user, numbers, wish.retries, wish.is_rerunnable, id in self.acknowledged))
+            jobs.append(Job(id, user, numbers, wish.retries, wish.is_rerunnable, id in self.acknowledged, _moment(submitted)))
         known = frozenset(job.id for job in jobs)
         jobs += [Job(id, name, (), 0, False) for id, name in self.acknowledged.items() if id not in known]
         troubles = Troubles(self.injector.troubles, LEASE)
         ledger = read_ledger(self.stage.ledger.read_text())
-        found = judge(jobs, self._records(), frozenset(row[0] for row in live), known, ledger, troubles, self.decisions)
+        records = self._records()
+        self.evidence = {"jobs": jobs, "records": records, "troubles": self.injector.troubles, "decisions": list(self.decisions.items())}
+        found = judge(jobs, records, frozenset(row[0] for row in live), known, ledger, troubles, self.decisions)
         self.tasks = sum(len(job.indices) for job in jobs)
         counts: dict[str, int] = {}
         for _, _, name, _, _ in [*live, *ended]:
@@ -166,19 +170,18 @@ class Run:
         return found
 
     def _records(self) -> list[Record]:
-        """What the database says of all tasks; its moments (UTC) on the clock of the ledger."""
-        columns = "job, idx, attempt, {state}, outcome, exit_code, host, reason, coalesce(started, {since}), ended"
-        rows = self._rows(f"select {columns.format(state='state', since='since')} from task")
-        rows += self._rows(f"select {columns.format(state=repr('finished'), since='since')} from task_history")
-        boot = time.time() - uptime()
-
-        def moment(value: datetime | None, otherwise: float) -> float:
-            return value.replace(tzinfo=UTC).timestamp() - boot if value is not None else otherwise
-
-        return [Record(*row[:8], moment(row[8], 0.0), moment(row[9], float("inf"))) for row in rows]
+        """What the database says of all tasks."""
+        rows = self._rows("select job, idx, attempt, state, outcome, exit_code, host, reason, ended from task")
+        rows += self._rows("select job, idx, attempt, 'finished', outcome, exit_code, host, reason, ended from task_history")
+        return [Record(*row[:8], _moment(row[8])) for row in rows]
 
     def _rows(self, statement: str) -> list[Any]:
         return self.stage.database.execute(statement, database=DATABASE)
+
+
+def _moment(value: datetime | None) -> float:
+    """A moment of the database (UTC) on the clock of the ledger; none is later than all."""
+    return value.replace(tzinfo=UTC).timestamp() - time.time() + uptime() if value is not None else float("inf")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -207,7 +210,8 @@ def main(argv: list[str] | None = None) -> int:
         if not found.is_good or options.keep:
             for name in ("lost", "double", "wrong", "stuck", "unknown"):
                 (folder / name).write_text("\n".join(getattr(found, name)) + "\n")
-            (folder / "troubles").write_text("\n".join(map(str, run.injector.troubles)) + "\n")
+            for name, things in run.evidence.items():
+                (folder / name).write_text("\n".join(map(repr, things)) + "\n")
             stage.save(folder)
             print(f"logs of all daemons: {folder}")
         else:

@@ -22,7 +22,7 @@ def found(text: str, record: Record | None, job: Job = PLAIN, *, troubles: tuple
 
 
 def ended(outcome: str = "ok", code: int | None = 0, *, attempt: int = 1, index: int = -1, reason: str = "") -> Record:
-    return Record(1, index, attempt, "finished", outcome, code, "h", reason, 10.0, 40.0)
+    return Record(1, index, attempt, "finished", outcome, code, "h", reason, 40.0)
 
 
 def death(what: str, at: float, **more: bool | str) -> Trouble:
@@ -97,6 +97,15 @@ def test_a_disk_that_went_with_its_host_excuses_what_was_not_yet_recorded_and_no
     assert found(ONE, ended("lost", None), troubles=(kept, away)).line.endswith("wrong=1 stuck=0 unknown=0"), "the disk is a witness"
 
 
+def test_an_attempt_that_never_began_is_lost_only_where_its_host_died_after_it_was_asked_for() -> None:
+    record = ended("lost", None)
+    asked = Job(1, "u", (-1,), 0, False, True, 8.0)
+    wiped = Trouble("host", 20.0, 22.0, "h", is_death=True, is_wiped=True)
+    assert found("", record, asked, troubles=(wiped,)).line.endswith("wrong=0 stuck=0 unknown=1")
+    for other in (Trouble("host", 2.0, 3.0, "h", is_death=True, is_wiped=True), Trouble("host", 20.0, 22.0, "g", is_death=True), CUT, death("worker", 9.0)):
+        assert found("", record, asked, troubles=(other,)).line.endswith("wrong=1 stuck=0 unknown=0")
+
+
 def test_a_refusal_of_what_has_ended_is_unknown_only_if_the_user_server_was_killed_too() -> None:
     wiped = Trouble("host", 20.0, 22.0, "h", is_death=True, is_wiped=True)
     away = Trouble("server", 11.5, 25.0, is_death=True)
@@ -106,6 +115,8 @@ def test_a_refusal_of_what_has_ended_is_unknown_only_if_the_user_server_was_kill
     killed = death("user-server", 15.0, host="")
     assert found(once, record, RERUN, troubles=(wiped, away, killed)).line.endswith("wrong=0 stuck=0 unknown=1")
     assert found(once, record, RERUN, troubles=(away, killed)).line.endswith("wrong=1 stuck=0 unknown=0")
+    again = ended("refused", None, attempt=1, index=4, reason=record.reason)
+    assert found(once, again, RERUN, troubles=(wiped, away, killed)).line.endswith("wrong=0 stuck=0 unknown=1"), "hq-server had not recorded its start"
     assert found("", record, RERUN, troubles=(wiped, away, killed)).line.endswith("wrong=1 stuck=0 unknown=0"), "it never ran"
 
 
