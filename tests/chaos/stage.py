@@ -26,8 +26,8 @@ from tests.support.site import Site
 from tests.support.users import Users
 
 HOSTS = ("c1", "c2", "c3")
-USERS = ("carl", "dora")
-OWNER = "otto"
+USERS = ("hqcarl", "hqdora")
+OWNER = "hqotto"
 SLOTS = 24
 HEARTBEAT, LEASE = 1, 15
 SPOOL, OUTPUT = "24m", "64m"
@@ -112,8 +112,7 @@ class Stage:
         entry = pwd.getpwnam(user)
         while place.is_mount():  # of a run that was killed
             subprocess.run(["umount", "-l", str(place)], check=True)
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(mode=0o700)
+        place.mkdir(mode=0o700, exist_ok=True)  # what is there is hidden, not touched
         options = f"size={size},mode=700,uid={entry.pw_uid},gid={entry.pw_gid}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "hq-chaos", str(place)], check=True)
         self._stack.callback(subprocess.run, ["umount", "-l", str(place)], check=False)
