@@ -112,7 +112,9 @@ class Stage:
         entry = pwd.getpwnam(user)
         while place.is_mount():  # of a run that was killed
             subprocess.run(["umount", "-l", str(place)], check=True)
-        place.mkdir(mode=0o700, exist_ok=True)  # what is there is hidden, not touched
+        if not place.exists():  # else it is hidden, not touched
+            place.mkdir(mode=0o700)
+            self._stack.callback(_remove_empty, place)
         options = f"size={size},mode=700,uid={entry.pw_uid},gid={entry.pw_gid}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "hq-chaos", str(place)], check=True)
         self._stack.callback(subprocess.run, ["umount", "-l", str(place)], check=False)
@@ -215,6 +217,11 @@ def _copy(source: Path, target: Path) -> None:
                         ignore_dangling_symlinks=True)  # fmt: skip
     elif source.exists():
         shutil.copy(source, target)
+
+
+def _remove_empty(place: Path) -> None:
+    with suppress(OSError):
+        place.rmdir()
 
 
 def wait_until(moment: float, stage: Stage) -> None:
