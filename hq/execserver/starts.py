@@ -60,5 +60,7 @@ def make_runs(server: ExecServer, spawns: Sequence[Spawn], now: Now) -> list[Eve
         server.tags[key] = (tag, made.pid, made.starttime, made.outputs)
         server.outputs.add(key, spawn.spec, launch.stdout, launch.stderr, made.outputs)
         events.append(RunStarted(key, made.pid, now.wall))
+        # at once: of one that a worker killed here did not note, only its name is known, and it may be gone when it is looked for
+        server.flush()
     server.flush()
     return events
