@@ -193,10 +193,11 @@ def user_switched(state: State, event: UserSwitched) -> None:
 
 
 def key_enrolled(state: State, event: KeyEnrolled) -> None:
-    """A key was proven."""
+    """A key was proven, or revoked: that is noted in the name of who did it."""
     state.keys[event.key.public] = state.changes.keys[event.key.public] = event.key
-    target = f"{event.key.role.value} {event.key.public}"
-    state.audit(event.key.user, "enrol", event.key.user, target, event.key.proof, role=event.key.role.value)
+    if event.key.is_enabled:
+        target = f"{event.key.role.value} {event.key.public}"
+        state.audit(event.key.user, "enrol", event.key.user, target, event.key.proof, role=event.key.role.value)
     state.reply(event.token, event.key)
 
 

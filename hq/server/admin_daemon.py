@@ -103,11 +103,17 @@ def set_loop_interval(server: Server, request: Request, words: list[str]) -> Non
 
 
 def shutdown(server: Server, request: Request, words: list[str]) -> None:
-    """Stop in good order."""
+    """Stop in good order; if the database does not take the record of it, without."""
     server.audit(request.caller.user, "admin", "shutdown", "", "hq-server")
 
-    def go() -> None:
-        request.reply(AdminAnswer(text="hq-server stops; running jobs run on"))
-        server.stop(server.now)
+    def go(text: str = "") -> None:
+        if not server.ending.is_begun:
+            request.reply(AdminAnswer(text=f"hq-server stops; running jobs run on{text}"))
+            server.stop(server.now)
+
+    def go_without() -> None:
+        server.log.category("system").warning("stopped by %s without a record: the state database does not take it", request.caller.user)
+        go(". The state database does not answer, so this stop is in the log only; what was not acknowledged is kept by who asked for it")
 
     server.after_commit(go)
+    server.ending.order(server.now.boot, go_without)

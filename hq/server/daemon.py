@@ -28,6 +28,7 @@ from hq.protocol.peers import PeerBye, PeerHeartbeat
 from hq.server import admin_daemon, enrolment, handlers, handlers_execs, leases, performers, probe
 from hq.server.batch import Ask, Batch
 from hq.server.configuration import read_configuration
+from hq.server.ending import STOP_PATIENCE, TROUBLE_PATIENCE, Ending
 from hq.server.enrolsocket import EnrolSocket
 from hq.server.gate import Gate
 from hq.server.outbox import Outbox
@@ -43,10 +44,6 @@ HELLO_ROLES = frozenset({Role.USER_SERVER, Role.EXEC_SERVER})
 CATEGORIES = ("database", "error", "jobs", "network", "requests", "security", "system")
 #: hq-admin enrols its key when an answer begins so.
 UNKNOWN_KEY = "hq-server does not know this key"
-#: Seconds that a stop waits for a commit that is under way.
-STOP_PATIENCE = 10.0
-#: Seconds between the last words and the end: a socket that is closed at once may lose them.
-STOP_PAUSE = 0.2
 
 
 class Server:
@@ -91,9 +88,7 @@ class Server:
         self._settled: deque[tuple[Request | None, Callable[[], None]]] = deque()
         self._wake: float | None = None
         self._trouble = Trouble(log.category("database"))
-        self._is_stopping = False
-        self._stop_from = self._stop_by = 0.0
-        self._is_done = False
+        self.ending = Ending()
         self.batch.events.append(read_configuration(etc))
 
     # --- what handlers and performers use -----------------------------------------------------------------------
@@ -166,20 +161,19 @@ class Server:
             self._beat(name)
         self._commits()
         self._run_settled()
-        if not self._is_stopping:
+        if not self.ending.is_begun:
             self._step()
         self._trouble.watch(self.writer.trouble, now.boot, (self._in_flight[0], self.batch) if self._in_flight else ())
+        self.ending.look(now.boot, is_committing=self._in_flight is not None)
         for peer in self.outbox.flush():
             self._unreachable(peer)
-        if self._is_stopping and ((self._in_flight is None and now.boot >= self._stop_from) or now.boot >= self._stop_by):
-            self._is_done = True
         return self._deadline()
 
     def _hold_still(self) -> float:
         """Another hq-server may be the active one, or is."""
-        if self.standing.is_lost and not self._is_stopping:
-            self._is_stopping, self._stop_by = True, self.now.boot + STOP_PAUSE
-        self._is_done = self._is_stopping and self.now.boot >= self._stop_by
+        if self.standing.is_lost:
+            self.ending.begin(self.now.boot, 0.0)
+        self.ending.look(self.now.boot, is_committing=True)
         return self.now.boot + PAUSE
 
     def _receive(self) -> None:
@@ -341,8 +335,7 @@ class Server:
             if self.batch or self._settled:
                 moments.append(self.now.boot)
         moments.append(self._rebuilding.at)
-        if self._is_stopping:
-            moments.append(self._stop_from if self._in_flight is None else self._stop_by)
+        moments.append(self.ending.wake(is_committing=self._in_flight is not None))
         if self.gate.has_more:
             moments.append(self.now.boot)
         return min((moment for moment in moments if moment is not None), default=None)
@@ -360,9 +353,7 @@ class Server:
     def stop(self, now: Now) -> None:
         """Say goodbye. Jobs run on; what is under way is committed before the loop ends."""
         self.now = now
-        if not self._is_stopping:
-            self._is_stopping = True
-            self._stop_from, self._stop_by = now.boot + STOP_PAUSE, now.boot + STOP_PATIENCE
+        if self.ending.begin(now.boot, TROUBLE_PATIENCE if self.writer.trouble else STOP_PATIENCE):
             for session in self.sessions:
                 self.outbox.tell(session.peer, PeerBye(reason="hq-server stops"))
             self.outbox.flush()
@@ -370,4 +361,4 @@ class Server:
     @property
     def is_done(self) -> bool:
         """Whether the loop should end."""
-        return self._is_done
+        return self.ending.is_over

@@ -23,7 +23,7 @@ from hq.protocol.base import Message, Problem
 from hq.protocol.codec import decode_line, encode_line
 from hq.protocol.peers import KeyChallenged, KeyEnrol, KeyEnrolled
 from hq.userserver.keyring import Keyring
-from hq.userserver.upstream import Enroller, OnAnswer
+from hq.userserver.upstream import OnAnswer
 
 SOCKET_TIMEOUT = 10.0
 #: A nonce file so old (seconds) was left by a user-server that was killed.
@@ -59,7 +59,7 @@ def read_token(places: tuple[str, ...]) -> tuple[str, str] | None:
     return None
 
 
-class KeyEnroller(Enroller):
+class KeyEnroller:
     """Tries the three ways, one after the other."""
 
     def __init__(

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from hq.core.agent_turns import Turns
 from hq.core.agent_upstream import PATIENCE, STANDBY_PATIENCE, Act, Phase, Requests, Upstream
@@ -42,12 +43,12 @@ class Ask:
     on_answer: OnAnswer
 
 
-class Enroller:
+class Enroller(Protocol):
     """What gets an unknown key registered; see `hq.userserver.enrol`."""
 
     def begin(self, now: Now, done: Callable[[str | None], None]) -> None:
         """Start; `done(None)` when the key is known, else with the reason."""
-        raise NotImplementedError
+        ...
 
 
 class ServerLink:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hq.model.selection import Selection
-from hq.protocol.admin import AdminRun
+from hq.protocol.admin import AdminAnswer, AdminRun
 from hq.protocol.base import PROTOCOL
 from hq.protocol.jobs import JobQuery, JobRows, JobSubmit, JobSubmitted
 from hq.protocol.peers import HostsListed, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerRefused, PeerWelcome
@@ -124,3 +124,19 @@ def test_a_stop_waits_for_the_commit_that_is_under_way_but_not_for_ever(room: Ro
     room.writer.let_go()
     room.tick()
     assert room.server.is_done and alice.all_of(JobSubmitted)
+
+
+def test_shutdown_does_not_wait_for_ever_for_its_own_record(room: Room) -> None:
+    """With the database away, or hanging in the middle of a commit."""
+    assert isinstance(room.writer, InlineWriter)
+    room.writer.is_held = True
+    admin = room.client("carol-admin")
+    assert not admin.answers(AdminRun(words=("shutdown",)))
+    room.tick(3.0)
+    assert not room.server.is_done and not admin.all_of(AdminAnswer)
+    room.writer.trouble = "the state database is away"
+    room.tick(1.5)
+    (answer,) = admin.all_of(AdminAnswer)
+    assert "hq-server stops" in answer.text and "state database does not answer" in answer.text
+    room.tick(2.5)
+    assert room.server.is_done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from pathlib import Path
@@ -19,22 +18,8 @@ from hq.model.runs import StartOrder
 from hq.model.states import RunKind
 from hq.protocol.codec import envelope
 from hq.protocol.runs import ExecHello, ExecWelcome, RunRecorded, RunReported, RunStart
+from tests.bench.references import spawn_limit
 from tests.support.execserver import ExecSite
-
-
-def bare_rate(count: int) -> float:
-    """Processes a second that this machine makes and takes back just now, four at a time, with nothing around them."""
-    begin, live = time.monotonic(), 0
-    for _ in range(count):
-        os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
-        live += 1
-        if live == 4:
-            os.wait()
-            live -= 1
-    while live:
-        os.wait()
-        live -= 1
-    return count / (time.monotonic() - begin)
 
 
 def test_thousands_of_small_runs_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +41,7 @@ def test_thousands_of_small_runs_a_second(tmp_path: Path, monkeypatch: pytest.Mo
         count = 3000
         signed = site.user.sign(site.user.spec("/bin/true", "x", indices=f"1-{count}", stdout=b"/dev/null", stderr=b"/dev/null"))
         orders = tuple(StartOrder(1, index, 1, (index % 4,)) for index in range(1, count + 1))
-        bare = bare_rate(500)
+        bare = spawn_limit(500)
         begin, cpu = time.monotonic(), time.process_time()
         up.send(envelope(RunStart(host="alpha", specs={1: signed}, orders=orders)), hello.peer)
         ended = 0
