@@ -1,4 +1,7 @@
-"""Torque and OpenPBS as synthetic hosts, end to end against a stand-in that keeps a queue and really runs the jobs."""
+"""Torque and OpenPBS as synthetic hosts, end to end against a stand-in that keeps a queue and really runs the jobs.
+
+Where a real one is on PATH (see `tests.support.pbs.real`) the same tests run on it as well, but for the one that stops its server.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,20 @@ import pytest
 
 from hq.model.states import Outcome, RunKind
 from tests.support.batchsite import BatchSite
+from tests.support.pbs.real import RealPbs, is_here
 from tests.support.pbs.server import StandIn
 from tests.support.wait import until
 
 
-@pytest.fixture(params=["torque", "openpbs"])
-def pbs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StandIn]:
-    """A server of each kind, with one node of 16 cores."""
-    with StandIn(tmp_path / "pbs", request.param) as made:
+@pytest.fixture(params=["torque", "openpbs", *(["real"] if is_here() else [])])
+def pbs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StandIn | RealPbs]:
+    """A server of each kind, with one node of 16 cores; and a real one, if it is here."""
+    with RealPbs(tmp_path / "pbs") if request.param == "real" else StandIn(tmp_path / "pbs", request.param) as made:
         yield made
 
 
 @pytest.fixture
-def site(pbs: StandIn, tmp_path: Path) -> Iterator[BatchSite]:
+def site(pbs: StandIn | RealPbs, tmp_path: Path) -> Iterator[BatchSite]:
     """An exec-server over it, which finds out by itself which of the two it is."""
     made = BatchSite(tmp_path / "site", "torque", path=str(pbs.bin))
     try:
@@ -44,18 +48,19 @@ def test_outcomes_arrive_as_from_any_host(site: BatchSite) -> None:
     until(lambda: not site.folders(), 10, "the directories of submissions to go")
 
 
-def test_an_array_is_one_native_array(site: BatchSite, pbs: StandIn) -> None:
+def test_an_array_is_one_native_array(site: BatchSite, pbs: StandIn | RealPbs) -> None:
     keys = site.start_array("echo $HQ_ARRAY_INDEX; exit $((HQ_ARRAY_INDEX == 3))", 8)
     assert [site.upstream.ended(key, 40).exit_code for key in keys] == [int(index == 3) for index in range(8)]
     assert len(pbs.calls("qsub")) == 1
 
 
-def test_signals_and_cancel(site: BatchSite, pbs: StandIn) -> None:
-    trap, still, waiting = site.upstream.start(
-        site.spec("trap 'exit 9' USR1; touch ready; while :; do sleep 0.1; done"), site.spec("exec sleep 100"), site.spec("true", slots=17)
+def test_signals_and_cancel(site: BatchSite, pbs: StandIn | RealPbs) -> None:
+    trap, still = site.upstream.start(
+        site.spec("trap 'exit 9' USR1; touch ready; while :; do sleep 0.1; done"), site.spec("exec sleep 100", slots=max(1, pbs.cores - 1))
     )
     for key in (trap, still):
         site.upstream.started(key)
+    (waiting,) = site.upstream.start(site.spec("true"))
     site.waits(waiting, "queued")
     until((site.work / "ready").exists, 20, "the trap")
     site.upstream.signal(trap, signal.SIGUSR1)
@@ -67,7 +72,24 @@ def test_signals_and_cancel(site: BatchSite, pbs: StandIn) -> None:
     until(lambda: pbs.calls("qdel"), 20, "the waiting job to be deleted")
 
 
-def test_a_deleted_job_is_cancelled_and_a_refusal_has_the_words_of_qsub(site: BatchSite, pbs: StandIn) -> None:
+def test_a_waiting_job_is_held_and_released(site: BatchSite, pbs: StandIn | RealPbs) -> None:
+    (full,) = site.upstream.start(site.spec("exec sleep 100", slots=pbs.cores))
+    site.upstream.started(full)
+    held, other = site.upstream.start(site.spec("true"), site.spec("true"))
+    for key in (held, other):
+        site.waits(key, "waiting at ")
+    site.hold(held)
+    site.waits(held, "held at ")
+    until(lambda: pbs.calls("qhold"), 20, "the order")
+    site.upstream.until(lambda: site.native(held).state == "H", "the batch system to hold it")
+    site.upstream.stop(full)
+    assert site.upstream.ended(other, 40).outcome is Outcome.OK
+    assert site.upstream.find(held, RunKind.STARTED) is None
+    site.hold(held, is_held=False)
+    assert site.upstream.ended(held, 40).outcome is Outcome.OK
+
+
+def test_a_deleted_job_is_cancelled_and_a_refusal_has_the_words_of_qsub(site: BatchSite, pbs: StandIn | RealPbs) -> None:
     (key,) = site.upstream.start(site.spec("sleep 100"))
     id = site.upstream.started(key).reason.split(" job ")[1].split()[0]
     subprocess.run([pbs.bin / "qdel", id], check=True, timeout=30)
@@ -75,7 +97,7 @@ def test_a_deleted_job_is_cancelled_and_a_refusal_has_the_words_of_qsub(site: Ba
     assert report.outcome is Outcome.CANCELLED and "was cancelled at" in report.reason
 
 
-def test_an_unknown_queue_is_refused_with_the_words_of_qsub(pbs: StandIn, tmp_path: Path) -> None:
+def test_an_unknown_queue_is_refused_with_the_words_of_qsub(pbs: StandIn | RealPbs, tmp_path: Path) -> None:
     site = BatchSite(tmp_path / "other", "torque", path=str(pbs.bin), partition="nosuch")
     try:
         report = site.up().run("true")
@@ -84,6 +106,7 @@ def test_an_unknown_queue_is_refused_with_the_words_of_qsub(pbs: StandIn, tmp_pa
         site.close()
 
 
+@pytest.mark.parametrize("pbs", ["torque", "openpbs"], indirect=True)
 def test_without_its_server_nothing_is_lost(site: BatchSite, pbs: StandIn) -> None:
     pbs.stop()
     (key,) = site.upstream.start(site.spec("echo late"))

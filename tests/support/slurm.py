@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,12 +14,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.mariadb import MariaDB
 from tests.support.wait import until
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CONF = """\
 ClusterName=hqtest
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
@@ -38,11 +40,11 @@ ReturnToService=2
 KillWait=2
 MinJobAge=300
 SlurmctldTimeout=30
-SlurmdTimeout=30
+SlurmdTimeout={slurmd_timeout}
 MessageTimeout=3
 MaxArraySize=2001
 SlurmdParameters=config_overrides
-AccountingStorageType=accounting_storage/none
+{accounting}
 StateSaveLocation={base}/state
 SlurmctldPidFile={base}/slurmctld.pid
 SlurmdPidFile={base}/slurmd.%n.pid
@@ -51,31 +53,68 @@ SlurmdLogFile={base}/slurmd.%n.log
 SlurmdSpoolDir={base}/spool.%n
 MailProg=/bin/true
 {nodes}
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=16 State=UP
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=16 PriorityTier=10 State=UP
+"""
+_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+# the munge socket: AuthInfo does not count towards slurmdbd
+AccountingStoragePass={base}/munge.socket
+AccountingStorageEnforce=associations,limits,qos"""
+_DBD = """\
+AuthType=auth/munge
+AuthInfo=socket={base}/munge.socket
+CommunicationParameters=NoInAddrAny
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+PidFile={base}/slurmdbd.pid
+LogFile={base}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database.port}
+StorageUser=root
+StorageLoc={name}
 """
 
 
-def missing_for_slurm() -> str:
-    """What is not here, empty if all is."""
-    return ", ".join(name for name in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(name, path=_PATH) is None)
+def missing_for_slurm(*more: str) -> str:
+    """What is not here of a Slurm and `more` programs, empty if all is."""
+    return ", ".join(name for name in ("munged", "slurmctld", "slurmd", "sbatch", *more) if shutil.which(name, path=_PATH) is None)
 
 
 class SlurmCluster:
-    """Nodes n1, n2 … with so many cores each. As root: jobs run as their submitter. A context manager."""
+    """Nodes n1, n2 … with so many cores each. As root: jobs run as their submitter. A context manager.
 
-    def __init__(self, nodes: int = 2, cpus: int = 16) -> None:
+    `database`: for slurmdbd, so that there is accounting: users need the association that `add_user` makes. `slurmd_timeout`: seconds
+    until a node without its slurmd is down. `address`: where the controller listens.
+    """
+
+    def __init__(self, nodes: int = 2, cpus: int = 16, *, database: MariaDB | None = None, slurmd_timeout: int = 30, address: str = "127.0.0.1") -> None:
         self.base = Path(tempfile.mkdtemp(prefix="hq-slurm-", dir="/var/tmp"))
         self.base.chmod(0o755)
         self.conf = self.base / "slurm.conf"
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
-        ports = free_ports(nodes + 1)
+        ports = free_ports(nodes + 2)
+        self._dbd_port = ports.pop() if database is not None else 0
         host = socket.gethostname().partition(".")[0]
         lines = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 SocketsPerBoard=1 "
             f"CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=8192 State=UNKNOWN"
             for name, port in zip(self.names, ports[1:], strict=True)
         ]
-        self.conf.write_text(_CONF.format(host=host, port=ports[0], base=self.base, nodes="\n".join(lines)))
+        accounting = _ACCOUNTING.format(port=self._dbd_port, base=self.base) if database is not None else "AccountingStorageType=accounting_storage/none"
+        self.conf.write_text(_CONF.format(host=host, port=ports[0], base=self.base, nodes="\n".join(lines), accounting=accounting,
+                                          slurmd_timeout=slurmd_timeout, address=address))  # fmt: skip
+        if database is not None:
+            file = self.base / "slurmdbd.conf"
+            file.write_text(_DBD.format(base=self.base, host=host, port=self._dbd_port, database=database, name=f"slurm_{secrets.token_hex(4)}"))
+            file.chmod(0o600)
         # must be there beside slurm.conf, and not empty
         (self.base / "cgroup.conf").write_text("CgroupAutomount=no\n")
         self._address = ""
@@ -90,17 +129,20 @@ class SlurmCluster:
             (self.base / "state").mkdir(mode=0o700)
             self._daemon("munged", "--force", "--num-threads=2", f"--key-file={key}", f"--socket={self.base}/munge.socket",
                          f"--pid-file={self.base}/munged.pid", f"--log-file={self.base}/munged.log", f"--seed-file={self.base}/munge.seed")  # fmt: skip
+            if self._dbd_port:
+                self._daemon("slurmdbd")
+                until(self._is_dbd_up, 30, "slurmdbd to listen")
             self.start_controller()
             for name in self.names:
-                self._daemon("slurmd", "-f", str(self.conf), "-N", name)
-            until(lambda: self.run("sinfo", "-h", "-N", "-o", "%N %T").count(" idle") == len(self.names), 30, "nodes to be idle")
+                self.start_node(name)
+            until(lambda: self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%N %T").count(" idle") == len(self.names), 30, "nodes to be idle")
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in ("slurmctld", *(f"slurmd.{node}" for node in self.names), "munged"):
+        for name in ("slurmctld", *(f"slurmd.{node}" for node in self.names), "slurmdbd", "munged"):
             self.stop(name)
         # a slurmstepd outlives its slurmd on purpose: those of this cluster, and their jobs
         until(lambda: not self._kill_steps(), 10, "end of the last steps")
@@ -128,6 +170,24 @@ class SlurmCluster:
         """Start slurmctld; returns when it answers."""
         self._daemon("slurmctld", "-f", str(self.conf))
         until(lambda: "is UP" in self.run("scontrol", "ping", check=False), 30, "slurmctld to answer")
+
+    def start_node(self, name: str) -> None:
+        """Start the slurmd of a node."""
+        self._daemon("slurmd", "-f", str(self.conf), "-N", name)
+
+    def kill_node(self, name: str) -> None:
+        """kill -9 of a node's slurmd: its jobs live on, the controller hears no more of them."""
+        os.kill(int((self.base / f"slurmd.{name}.pid").read_text()), signal.SIGKILL)
+
+    def add_user(self, user: str, account: str) -> None:
+        """Let a user submit to an account, where there is accounting."""
+        for words in (("account", account), ("user", user, f"account={account}")):
+            self.run("sacctmgr", "-i", "add", *words, check=False)
+
+    def _is_dbd_up(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._dbd_port), 1):
+            return True
+        return False
 
     def stop(self, name: str) -> None:
         """End a daemon by the pid in its file, and wait for its end."""

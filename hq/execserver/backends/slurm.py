@@ -161,7 +161,7 @@ class Slurm:
     def final_argv(self, ids: list[str]) -> list[str]:
         """As Dialect.final_argv."""
         jobs = dict.fromkeys(id.partition("_")[0] for id in ids)
-        return ["sacct", "--noheader", "--parsable2", "--allocations", "--array", "--format=JobID,State,ExitCode,Reason,NodeList", f"--jobs={','.join(jobs)}"]
+        return ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,Reason,NodeList", f"--jobs={','.join(jobs)}"]
 
     def parse_final(self, result: CommandResult) -> dict[str, NativeJob] | None:
         """As Dialect.parse_final. `Slurm accounting storage is disabled` comes with exit status 1."""

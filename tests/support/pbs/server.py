@@ -19,7 +19,7 @@ class StandIn:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        self._cores = cores
+        self.cores = cores
         (folder / "dialect").write_text(dialect)
         for name in ("qsub", "qstat", "qdel", "qsig", "qhold", "qrls"):
             command = self.bin / name
@@ -36,7 +36,7 @@ class StandIn:
 
     def start(self) -> None:
         """Start the server."""
-        self._server = subprocess.Popen([sys.executable, "-S", "-E", str(_PROGRAM), "serve", str(self._cores)], env={**os.environ, "STAND_IN": str(self.folder)})
+        self._server = subprocess.Popen([sys.executable, "-S", "-E", str(_PROGRAM), "serve", str(self.cores)], env={**os.environ, "STAND_IN": str(self.folder)})
         until((self.folder / "up").exists, 20, "the stand-in's server")
 
     def stop(self) -> None:
