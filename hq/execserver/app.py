@@ -157,6 +157,10 @@ class ExecServer:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
         self._link_log.info("stops, %d runs run on", sum(run.is_live for run in self.runner.runs.values()))
         self.dialer.send(PeerBye(reason="stops"))
+        self.make_room(now)
+
+    def make_room(self, now: Now) -> None:
+        """End without a word: the next worker is there in a moment, and the journal has all that it needs."""
         spool_reports(self)
         self.flush(is_synced=True)
         self.dialer.close()

@@ -1,4 +1,6 @@
-"""What becomes of a worker whose supervisor was killed: it takes the lock of the run directory itself and goes on."""
+"""A worker and its supervisor: if that was killed, the worker takes the lock of the run directory itself and goes on; if another program
+was named, it makes room for that one's worker.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import os
 from logging import Logger
 
 from hq.errors import HqError
+from hq.execserver.program import Program, load_program
 from hq.kernel.clock import Now
 from hq.kernel.daemon import Daemon
 from hq.kernel.files import Lock, lock_file
@@ -14,9 +17,12 @@ from hq.kernel.files import Lock, lock_file
 class Guarded:
     """A daemon that also looks after its supervisor. The worker is a child subreaper too, so its own runs lose nothing."""
 
-    def __init__(self, daemon: Daemon, lock_path: str, supervisor: int, log: Logger) -> None:
+    def __init__(self, daemon: Daemon, run_dir: str, supervisor: int, program: Program, log: Logger) -> None:
+        self.is_swapping = False
         self._daemon = daemon
-        self._lock_path = lock_path
+        self._run_dir = run_dir
+        self._lock_path = os.path.join(run_dir, "lock")
+        self._program = program
         self._supervisor = supervisor
         self._log = log
         self._lock: Lock | None = None
@@ -44,6 +50,16 @@ class Guarded:
             self._daemon.reload(now)  # type: ignore[attr-defined]
         except HqError as error:
             self._log.error("not reloaded: %s", error)
+            return
+        named = load_program(self._run_dir)
+        if named is None or named == self._program:
+            return
+        if self._lock is not None or os.getppid() != self._supervisor:
+            self._log.warning("hq %s is there now; without a supervisor this worker stays hq %s until its runs have ended", named.version, self._program.version)
+            return
+        self._log.info("a worker of hq %s takes the place of this one, of hq %s; runs run on", named.version, self._program.version)
+        self.is_swapping = True
+        self._daemon.make_room(now)  # type: ignore[attr-defined]
 
     @property
     def is_done(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 from hq import VERSION
 from hq.errors import HqError, RefusedError, UnavailableError
+from hq.execserver.program import own_program, save_program
 
 START_WITHIN = 40.0  # seconds until the worker must be up
 MAX_LINE = 1 << 20
@@ -100,6 +101,7 @@ def bootstrap(line: bytes, ssh_connection: str | None) -> dict[str, Any]:
             lock_file(lock_path).release()
         except UnavailableError:
             save_bootstrap(run_dir, told)
+            save_program(run_dir, own_program(VERSION))
             pid = _holder(lock_path)
             try:
                 os.kill(pid, signal.SIGHUP)
@@ -108,6 +110,7 @@ def bootstrap(line: bytes, ssh_connection: str | None) -> dict[str, Any]:
                 continue
             return {"ok": True, "pid": pid, "adopted": True, "machine": machine_facts()}
         save_bootstrap(run_dir, told)
+        save_program(run_dir, own_program(VERSION))
         return {"ok": True, "pid": _start_supervisor(run_dir), "machine": machine_facts()}
     raise UnavailableError(f"{lock_path} is locked by a process that does not answer")
 
@@ -129,7 +132,7 @@ def _start_supervisor(run_dir: str) -> int:
     os.set_inheritable(writer, True)
     null = os.open(os.devnull, os.O_RDWR)
     errors = os.open(os.path.join(run_dir, "log", "stderr"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    argv = [*_self_argv(), "--supervise", run_dir, "--ready-fd", str(writer)]
+    argv = own_program(VERSION).argv("--supervise", run_dir, "--ready-fd", str(writer))
     pid = os.posix_spawn(
         argv[0], argv, _daemon_environment(), setsid=True, setsigmask=(), setsigdef=[signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE],
         file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, errors, 1), (os.POSIX_SPAWN_DUP2, errors, 2)],
@@ -152,18 +155,12 @@ def _start_supervisor(run_dir: str) -> int:
     return pid
 
 
-def _self_argv() -> list[str]:
-    """How to start this program again, with the same Python and the same hq."""
-    return [sys.executable, "-c", "from hq.execserver.main import main; raise SystemExit(main())"]
-
-
 def _daemon_environment() -> dict[str, str]:
     """Ours, without what a job or a login left in it: a daemon with a run's tag would be taken for one of its processes."""
     from hq.model.runs import RUN_VARIABLES
 
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     kept = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES and not name.startswith("SSH_")}
-    return {**kept, "PYTHONPATH": root, "PYTHONSAFEPATH": "1"}
+    return own_program(VERSION).environment(kept)
 
 
 def supervise(run_dir: str, ready_fd: int | None) -> int:
@@ -180,13 +177,12 @@ def supervise(run_dir: str, ready_fd: int | None) -> int:
         return 1
     if ready_fd is not None:
         os.set_inheritable(ready_fd, True)
-    worker = [*_self_argv(), "--work", run_dir]
     with lock:
-        return Supervisor(os.path.join(run_dir, "statuses"), worker, dict(os.environ)).run(ready_fd)
+        return Supervisor(run_dir, own_program(VERSION), dict(os.environ)).run(ready_fd)
 
 
 def work(run_dir: str, ready_fd: int | None) -> int:
-    """The worker's process. Returns 0 if it ended in good order, so that it is not started again."""
+    """The worker's process. Returns 0 if it ended in good order, so that it is not started again, and SWAP if another program is to take its place."""
     if ready_fd is not None:
         os.set_inheritable(ready_fd, False)
     try:
@@ -197,18 +193,17 @@ def work(run_dir: str, ready_fd: int | None) -> int:
         # nobody is told of a later failure, so it is not tried for ever at the first start
         return 0 if ready_fd is not None else 1
     _tell(ready_fd, "up")
-    loop()
-    return 0
+    return loop()
 
 
-def _make_worker(run_dir: str) -> Callable[[], None]:
+def _make_worker(run_dir: str) -> Callable[[], int]:
     """Everything that a worker needs, imported and built now: it may have to go on long after its files were replaced."""
     from hq.execserver.app import ExecServer
     from hq.execserver.backends.cgroup import prepare
     from hq.execserver.bootstrap import load_bootstrap
     from hq.execserver.check import cgroup_directory
     from hq.execserver.guard import Guarded
-    from hq.execserver.supervisor import become_subreaper
+    from hq.execserver.supervisor import GOOD_END, SWAP, become_subreaper
     from hq.kernel.clock import SystemClock
     from hq.kernel.log import open_log
     from hq.kernel.loop import Loop
@@ -234,7 +229,7 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
 
         made = make_batch(told, log.category("batch"))
     server = ExecServer(told, run_dir, log, dial, clock.now(), load=lambda: load_bootstrap(run_dir), cgroups=cgroups, batch=made.backend if made is not None else None)
-    guarded = Guarded(server, os.path.join(run_dir, "lock"), os.getppid(), log.category("link"))
+    guarded = Guarded(server, run_dir, os.getppid(), own_program(VERSION), log.category("link"))
     loop = Loop(guarded, clock, made.ports if made is not None else ())
     if made is not None:
         from hq.execserver.batchnews import sealed_blob, signed_order
@@ -247,9 +242,10 @@ def _make_worker(run_dir: str) -> Callable[[], None]:
     server.dialer.on_open = loop.add_port
     server.dialer.on_close = loop.remove_port
 
-    def run() -> None:
+    def run() -> int:
         try:
             loop.run()
+            return SWAP if guarded.is_swapping else GOOD_END
         except Exception:
             log.category("link").critical("the worker dies of an error of its own", exc_info=True)
             raise

@@ -16,6 +16,7 @@ import time
 
 from hq.execserver.backends.procs import read_proc
 from hq.execserver.backends.statuses import status_line
+from hq.execserver.program import Program, load_program
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a worker that keeps dying is started again
@@ -24,6 +25,8 @@ _LONG_LIFE = 60.0  # seconds after which a death counts as the first again
 
 #: What a worker returns when it has ended in good order and is not to be started again.
 GOOD_END = 0
+#: What it returns when the program that was named last is to take its place.
+SWAP = 75
 
 
 def become_subreaper() -> None:
@@ -35,11 +38,12 @@ def become_subreaper() -> None:
 
 
 class Supervisor:
-    """One supervisor of one run directory. `worker_argv` is started, and again when it dies."""
+    """One supervisor of one run directory. Its worker is started, and again when it dies: of the program that the directory names, else `own`."""
 
-    def __init__(self, statuses: str, worker_argv: list[str], environment: dict[str, str]) -> None:
-        self._statuses = statuses
-        self._argv = worker_argv
+    def __init__(self, run_dir: str, own: Program, environment: dict[str, str]) -> None:
+        self._run_dir = run_dir
+        self._statuses = os.path.join(run_dir, "statuses")
+        self._own = own
         self._environment = environment
         self._worker: int | None = None
         self._born = 0.0
@@ -79,12 +83,18 @@ class Supervisor:
                     self._tell(signal.SIGTERM)
 
     def _start(self, ready_fd: int | None) -> None:
-        argv = [*self._argv, *(["--ready-fd", str(ready_fd)] if ready_fd is not None else [])]
-        self._worker = os.posix_spawn(
-            argv[0], argv, self._environment, setsigmask=(),
-            setsigdef=[signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE],
-        )  # fmt: skip
+        words = ["--work", self._run_dir, *(["--ready-fd", str(ready_fd)] if ready_fd is not None else [])]
+        # a new program that does not live must not keep the old one from its runs
+        program = (load_program(self._run_dir) if self._deaths % 2 == 0 else None) or self._own
         self._born = time.monotonic()
+        try:
+            self._worker = os.posix_spawn(
+                program.python, program.argv(*words), program.environment(self._environment), setsigmask=(),
+                setsigdef=[signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE],
+            )  # fmt: skip
+        except OSError as error:
+            print(f"the worker cannot be started: {program.python}: {error}", file=sys.stderr, flush=True)
+            self._worker_died(None)
 
     def _tell(self, number: int) -> None:
         if self._worker is not None:
@@ -112,7 +122,7 @@ class Supervisor:
             pid = info.si_pid
             if pid == self._worker:
                 os.waitpid(pid, 0)
-                self._worker_died(info.si_code == os.CLD_EXITED and info.si_status == GOOD_END)
+                self._worker_died(info.si_status if info.si_code == os.CLD_EXITED else None)
                 continue
             proc = read_proc(pid)
             _, status, usage = os.wait4(pid, os.WNOHANG)
@@ -154,14 +164,16 @@ class Supervisor:
         self._is_full |= bool(self._unwritten)
         return len(self._unwritten) < before
 
-    def _worker_died(self, is_good: bool) -> None:
+    def _worker_died(self, code: int | None) -> None:
+        """`code`: what it returned, None if it was killed."""
         self._worker = None
-        if is_good:
+        if code == GOOD_END:
             self._start_at = None
             return
         if self._start_at is None:
             return  # it was told to end
-        if time.monotonic() - self._born > _LONG_LIFE:
+        if code == SWAP or time.monotonic() - self._born > _LONG_LIFE:
             self._deaths = 0
         self._start_at = time.monotonic() + _PAUSES[min(self._deaths, len(_PAUSES) - 1)]
-        self._deaths += 1
+        if code != SWAP:
+            self._deaths += 1
