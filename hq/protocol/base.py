@@ -11,6 +11,12 @@ from hq.model.user import Role
 #: Raised by one when an older peer could not go on with a newer one. Adjacent numbers talk to each other.
 PROTOCOL = 1
 
+
+def is_near(protocol: int) -> bool:
+    """Whether a peer that speaks this protocol and we understand all that the other says. Those further away know the `adopt` words only."""
+    return abs(protocol - PROTOCOL) <= 1
+
+
 #: Who speaks on the links above a user-server.
 DOWN = frozenset({Role.SERVER})
 USER = frozenset({Role.USER_SERVER})

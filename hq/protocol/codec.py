@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from hq import VERSION
 from hq.errors import RemoteError
 from hq.protocol import admin, jobs, peers, runs
 from hq.protocol.base import PROTOCOL, Message, Problem
@@ -88,9 +89,24 @@ def decode_line(line: bytes) -> Message:
     try:
         message = _JSON_DECODER.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-        raise RemoteError(f"not a message: {error}") from None
+        raise RemoteError(f"not a message: {error}{_of_another_version(line)}") from None
     assert isinstance(message, Message)
     return message
+
+
+class _Tagged(msgspec.Struct):
+    type: str
+
+
+def _of_another_version(line: bytes) -> str:
+    """What to do about a line that may be a message of a newer hq."""
+    try:
+        tag = msgspec.json.decode(line, type=_Tagged).type
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+    if tag in MESSAGES:
+        return ""
+    return f". This user-server is hq {VERSION} and knows no '{tag[:40]}': if the command is newer, 'hq-client shutdown' ends it (jobs run on), and the next command starts a new one"
 
 
 def to_builtins(value: Any) -> Any:

@@ -12,7 +12,7 @@ from hq.core.events import KeyEnrolled
 from hq.errors import NotAllowedError, RemoteError
 from hq.kernel.bus import Peer
 from hq.model.user import KeyRecord, Role
-from hq.protocol.base import PROTOCOL, Message
+from hq.protocol.base import Message
 from hq.protocol.peers import KeyRegister, PeerHeartbeat, PeerRefused
 from hq.protocol.runs import ExecHello, ExecWelcome
 from hq.server.requests import Caller, Request
@@ -87,9 +87,7 @@ def hello(server: Server, request: Request, message: ExecHello) -> None:
     caller = request.caller
     host = server.cluster.hosts.get(caller.host)
     assert request.peer is not None
-    if abs(message.protocol - PROTOCOL) > 1:
-        request.reply(PeerRefused(reason=f"hq {message.version[:40]} speaks protocol {message.protocol}, this hq-server {PROTOCOL}"))
-        return
+    # of any version: what is said on this way every version knows (hq.protocol.adopt)
     if host is None:
         request.reply(PeerRefused(reason=f"the host {caller.host} is not in the cluster any more", may_change=True))
         return

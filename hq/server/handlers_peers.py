@@ -11,7 +11,7 @@ from hq.core import listing
 from hq.core.events import LinkChanged, LoadsSampled, Unwatched, UserServerCame
 from hq.errors import RemoteError
 from hq.model.host import LoadSample
-from hq.protocol.base import PROTOCOL, Message
+from hq.protocol.base import PROTOCOL, Message, is_near
 from hq.protocol.peers import HostLink, HostLoad, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerWelcome
 from hq.server.requests import Request, disabled_text
 from hq.server.sessions import SILENT_BEATS, Session
@@ -55,10 +55,10 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
 
 def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str, str]:
     user = request.caller.user
-    if abs(message.protocol - PROTOCOL) > 1:
+    if not is_near(message.protocol):
         return (
             f"hq {message.version[:40]} (protocol {message.protocol}) cannot talk to this hq-server, {VERSION} (protocol {PROTOCOL}): "
-            f"install a version nearer to it"
+            f"install hq {VERSION} or a version next to it on {message.machine[:MAX_NAME]}. What runs, runs on"
         ), ""
     if not request.caller.is_enabled:
         return disabled_text(user), ""

@@ -21,13 +21,14 @@ from hq.model.host import HostSpec
 from hq.model.ids import AttemptKey, TaskKey
 from hq.model.runs import RETURNED, RunReport
 from hq.model.states import LinkState
-from hq.protocol.base import PROTOCOL, Message, Problem
-from hq.protocol.peers import CheckStep, HostLink, HostLoad, KeyRegister, PeerBye, PeerHeartbeat, PeerRefused, PeerShutdown
+from hq.protocol.base import Message, Problem
+from hq.protocol.peers import CheckStep, HostLink, HostLoad, KeyRegister, PeerBye, PeerHeartbeat, PeerShutdown
 from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunHold, RunRecorded, RunReported, RunRoll, RunSignal, RunStart, RunStop
 from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer, bound
 from hq.userserver.dialling import Dialling
 from hq.userserver.doubts import Doubts, lost_here
+from hq.userserver.foreign import Foreign
 from hq.userserver.hosts import HostMemory
 from hq.userserver.ledger import LedgerFile
 from hq.userserver.starter import Starter
@@ -60,6 +61,7 @@ class ExecLinks:
         self._on_ended = on_ended
         self.ledger = ledger
         self._doubts = Doubts()
+        self._foreign = Foreign()
         self._keys: dict[str, str] = {}  # of the exec-servers that came: hq-server may let them in while we are away
         self._unwritten: list[RunStart] = []  # orders that came while the ledger could not be written
         self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
@@ -133,6 +135,8 @@ class ExecLinks:
         link = self.links.of(host)
         if host not in self.hosts:
             self._never(host, (order.key for order in orders), f"there is no host {host} in the cluster")
+        elif host in self._foreign:
+            self.waiting.add(host, message.specs, orders)
         elif host in self._ready and link.state is LinkState.ALIVE:
             self._connections.send(host, message)
         elif link.state is LinkState.FAILED:
@@ -226,20 +230,18 @@ class ExecLinks:
             self._connections.send(host, self._welcome(host))
 
     def _hello(self, host: str, peer: Peer, request: int, message: ExecHello) -> None:
-        if abs(message.protocol - PROTOCOL) > 1:
-            reason = f"hq-exec-server {message.version} on {host} speaks protocol {message.protocol}, this user-server {PROTOCOL}: install adjacent versions"
-            self._connections.reply(peer, request, PeerRefused(reason=reason))
-            self.links.failed(host, reason, self._now.boot)
-            return
         if message.host != host:
             self._log.warning("the exec-server on %s calls itself %s: its key counts", host, message.host[:255])
         self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
         if self.memory.is_forgetful(host, message.memory):
             self._log.warning("the exec-server on %s has forgotten what it was told before", host)
             self._doubts.lost_memory(host, message.memory)
+        is_foreign = self._foreign.met(host, message, self._now.boot)
         self._came(host, peer)
         self._connections.reply(peer, request, self._welcome(host))
         self._dialling.came(host, message.route)
+        if is_foreign:
+            self._dialling.dial(host, self._now)  # the program that is there now may be nearer
 
     def _came(self, host: str, peer: Peer) -> None:
         self._connections.put(host, peer)
@@ -270,13 +272,14 @@ class ExecLinks:
         self._ready.add(host)
         for stop in self._stops.pop(host, ()):
             self._connections.send(host, stop)
-        specs, orders = self.waiting.take(host)
+        specs, orders = self.waiting.take(host) if host not in self._foreign else ({}, ())
         if orders:
             self._connections.send(host, RunStart(host=host, specs=specs, orders=orders))
 
     def _left(self, host: str, reason: str) -> None:
         self._log.info("exec-server on %s stopped: %s", host, reason)
         self._connections.drop(host)
+        self._foreign.left(host)
         self._ready.discard(host)
         self._dialling.left(host)
         self.links.left(host, reason)
@@ -311,13 +314,13 @@ class ExecLinks:
                 self.start(message)
         for host in self.links.due(now.boot):
             self._dialling.dial(host, now)
-        for host in list(self._ready):
-            if not self.links.is_alive(host):
-                self._ready.discard(host)
+        self._ready = {host for host in self._ready if self.links.is_alive(host)}
         for news in self.links.news():
             self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
         # after the news, so that hq-server does not place them there again
         self._give_back_failed()
+        for host, reason in self._foreign.hopeless(now.boot):
+            self._give_back(host, reason)
         self._connections.let_time_pass(now.boot)
         if now.boot >= self._next_beat:
             self._next_beat = now.boot + self._heartbeat
@@ -334,7 +337,7 @@ class ExecLinks:
 
     def wake(self) -> float | None:
         """When to tick again at the latest."""
-        moments = (self._connections.wake(), self.links.wake(), self.ledger.wake(), self._next_beat if len(self._connections) else None)
+        moments = (self._connections.wake(), self.links.wake(), self._foreign.wake() if len(self.waiting) else None, self.ledger.wake(), self._next_beat if len(self._connections) else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def set_now(self, now: Now) -> None:

@@ -133,12 +133,17 @@ def test_what_comes_before_its_hello_is_not_heard(room: Room) -> None:
     assert room.server.cluster.job(job) is not None
 
 
-def test_a_version_too_far_away_is_refused(room: Room) -> None:
-    started(room)
+@pytest.mark.parametrize("step", [-1, 1, 2, 7])
+def test_a_version_however_far_away_may_report(room: Room, step: int) -> None:
+    """What is said on this way every version knows: an upgrade orphans no run."""
+    _, job = started(room)
     client = room.client(KEY)
-    client.send(hello(protocol=PROTOCOL + 2))
+    client.send(hello(protocol=PROTOCOL + step))
     room.tick()
-    assert client.all_of(PeerRefused)
+    assert client.all_of(ExecWelcome) and not client.all_of(PeerRefused)
+    client.send(end(room, job))
+    room.tick()
+    assert client.all_of(RunRecorded)
 
 
 # --- leases at hq-server ---

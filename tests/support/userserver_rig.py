@@ -245,12 +245,12 @@ class Rig:
 
     # --- an exec-server's end ----------------------------------------------------------------------------------------
 
-    def exec_comes(self, name: str, runs: Sequence[AttemptKey] = (), *, with_roll: bool = True, memory: str = "") -> None:
+    def exec_comes(self, name: str, runs: Sequence[AttemptKey] = (), *, with_roll: bool = True, memory: str = "", protocol: int = PROTOCOL) -> None:
         """The exec-server on a host says hello and calls its roll. `memory`: the name of its journal."""
         public, _ = self.exec_keys.of(name)
         port = self.execs[name] = self.bus.dial("tcp://127.0.0.1:7000", public)
         self.at_exec.setdefault(name, [])
-        hello = ExecHello(version="0", protocol=PROTOCOL, boot="b", host=name, machine=name, pid=1, route="tcp://127.0.0.1:7000", memory=memory)
+        hello = ExecHello(version="0", protocol=protocol, boot="b", host=name, machine=name, pid=1, route="tcp://127.0.0.1:7000", memory=memory)
         port.send(envelope(hello))
         self.tick()
         if with_roll:
