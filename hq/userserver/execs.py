@@ -77,6 +77,7 @@ class ExecLinks:
     def set_hosts(self, hosts: Iterable[HostSpec]) -> None:
         """The hosts as hq-server lists them. Those that are gone are not tried any more."""
         self.hosts = self._dialling.hosts = {host.name: host for host in hosts}
+        self._starter.get_ready(self.hosts.values())
         for name, link in list(self.links):
             if name not in self.hosts and link.state is not LinkState.ALIVE:
                 self._give_back(name, f"the host {name} is not in the cluster any more")
@@ -154,8 +155,7 @@ class ExecLinks:
             self.ledger.stopped(message.runs)
         if removed := self._unsent(host, message.runs):
             self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
-            rest = tuple(key for key in message.runs if AttemptKey(*key) not in set(removed))
-            message = msgspec.structs.replace(message, runs=rest)
+            message = msgspec.structs.replace(message, runs=tuple(key for key in message.runs if AttemptKey(*key) not in set(removed)))
         if not message.runs:
             return
         if host in self._ready:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hq import VERSION
@@ -15,7 +15,7 @@ from hq.model.host import HostSpec
 from hq.protocol.base import PROTOCOL
 from hq.userserver.hosts import HostMemory, Routes
 from hq.userserver.keyring import ExecKeys, Keyring
-from hq.userserver.transports.base import Bootstrap, Transport
+from hq.userserver.transports.base import Bootstrap, Transport, Transports
 
 OnDone = Callable[[Any, "BaseException | None", Now], None]
 
@@ -39,6 +39,15 @@ class Starter:
         self._server = server  # addresses and key of hq-server
         self._backends = backends
         self._cancel = threading.Event()
+        self._kinds: set[str] = set()
+
+    def get_ready(self, hosts: Iterable[HostSpec]) -> None:
+        """These are the hosts: what their starts need is imported now, in the background."""
+        new = {spec.transport: spec for spec in hosts if spec.transport not in self._kinds}
+        if new and isinstance(self._transport, Transports):
+            transports = self._transport
+            self._kinds |= new.keys()
+            self._background.run(lambda value, error, now: None, lambda: transports.get_ready(new.values()))
 
     def start(self, spec: HostSpec, done: OnDone) -> None:
         """Start the exec-server on a host, or find the one that runs: `done` gets a Started. Raises HqError or OSError for its keys."""

@@ -7,7 +7,8 @@ A transport does not know what an exec-server does, does not retry and does not 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
 from typing import Any, Protocol
@@ -194,6 +195,12 @@ class Transports:
             if host.transport not in self._kinds:
                 self._kinds[host.transport] = transport_for(host, self._settings)
             return self._kinds[host.transport]
+
+    def get_ready(self, hosts: Iterable[HostSpec]) -> None:
+        """Import what these hosts need: a daemon does not read its program while it runs, for that may have been replaced."""
+        for host in hosts:
+            with suppress(RefusedError):
+                self.transport_for(host)
 
     def start(self, host: HostSpec, bootstrap: Bootstrap, cancel: Cancel | None = None) -> Started:
         """As Transport.start."""
