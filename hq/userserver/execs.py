@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from hq.core.agent import Links
-from hq.core.agent_orders import GivenBack, LiveRuns, WaitingOrders, never_started, refused_here, stopped_here
+from hq.core.agent_orders import GivenBack, LiveRuns, WaitingOrders, never_started, stopped_here
 from hq.errors import HqError
 from hq.kernel.bus import Peer, Port
 from hq.kernel.clock import Now
@@ -27,7 +27,8 @@ from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunHold, RunRecord
 from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer, bound
 from hq.userserver.dialling import Dialling
-from hq.userserver.doubts import Doubts, lost_here
+from hq.userserver.doubts import Doubts
+from hq.userserver.ends import lost_or_ended, refused_or_ended
 from hq.userserver.foreign import Foreign
 from hq.userserver.hosts import HostMemory
 from hq.userserver.ledger import LedgerFile
@@ -117,13 +118,13 @@ class ExecLinks:
         if not verdict.is_kept:
             self._unwritten.append(message)
             return
-        self._report_own(host, refused_here(self._doubts.sift(host, verdict.refused, is_ready=host in self._ready), self._now.wall))
+        self._report_own(host, refused_or_ended(self.ledger, self._doubts.sift(host, verdict.refused, is_ready=host in self._ready), self._now.wall))
         if self._doubts.is_waiting(host):
             self._want(host)
         again = set(verdict.again).difference(self.waiting.keys(host))
         self._doubts.ordered(host, (order.key for order in verdict.orders if order.key not in verdict.again))
         lost = [key for key in again if host in self._ready and self._doubts.is_forgotten(host, key)]
-        self._report_own(host, lost_here(host, lost, self._now.wall))
+        self._report_own(host, lost_or_ended(self.ledger, host, lost, self._now.wall))
         orders = tuple(order for order in verdict.orders if order.key not in lost)
         if not orders:
             return
@@ -263,11 +264,11 @@ class ExecLinks:
         self._report_own(host, self._doubts.forgotten_ends(host, there))
         lost = [key for key in self.waiting.keys(host) if self._doubts.is_doubtful(host, key, there)]
         self.waiting.remove(host, lost)
-        self._report_own(host, lost_here(host, lost, self._now.wall))
+        self._report_own(host, lost_or_ended(self.ledger, host, lost, self._now.wall))
         keys = tuple(dict.fromkeys([*there, *self.waiting.keys(host)]))
         self._doubts.ordered(host, keys)
         self.live.roll(host, keys)
-        self._report_own(host, refused_here(self._doubts.rolled(host, there), self._now.wall))
+        self._report_own(host, refused_or_ended(self.ledger, self._doubts.rolled(host, there), self._now.wall))
         self.upstream.tell(RunRoll(host=host, runs=keys))
         self._ready.add(host)
         for stop in self._stops.pop(host, ()):

@@ -22,6 +22,7 @@ from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
 from hq.protocol.specs import decode_spec
+from hq.userserver.ends import End, Ends, parse_end
 
 SYNC_EVERY = 1.0
 #: The file is written anew when it has grown past this and past twice its size after the last time (bytes).
@@ -58,6 +59,7 @@ class LedgerFile:
         self._now = now
         self._jobs: dict[int, tuple[bytes, Terms]] = {}
         self._stopped: set[AttemptKey] = set()
+        self._ends = Ends()
         self._pending: list[bytes] = []
         self._names: dict[str, int] = {}  # account → its number in the file
         self._is_unsynced = False
@@ -118,6 +120,18 @@ class LedgerFile:
                 letter = "o" if report.outcome is Outcome.OK else "f" if report.outcome in FAILURES and not is_stopped else ""
                 if letter and self.rules.ended(slot, report.attempt, _OUTCOMES[letter], terms.retries):
                     self._note(slot, letter, report.attempt, terms.retries)
+                    assert report.outcome is not None
+                    self._note_end(slot, End(report.attempt, report.outcome, report.exit_code, report.signal))
+
+    def end_of(self, key: AttemptKey) -> End | None:
+        """How the task of an attempt ended by itself the last time, if that is still known."""
+        known = self._jobs.get(key.job)
+        return None if known is None else self._ends.of(slot_of(known[1], key.index))
+
+    def _note_end(self, slot: Slot, end: End) -> None:
+        self._ends.note(slot, end)
+        if end.outcome is not Outcome.OK:  # that is known without
+            self._write(f"e {self._names[slot.account]} {slot.number} {end.attempt} {end.words}\n")
 
     def stopped(self, runs: Iterable[AttemptKey]) -> None:
         """These were told to stop: how they end is not their own doing."""
@@ -277,6 +291,8 @@ class LedgerFile:
         name, since = names[number]
         words = " ".join(rest).split()
         slot = Slot(name, int(words[0]))
+        if letter in ("e", "o"):
+            self._ends.note(slot, parse_end(*words[1:4]) if letter == "e" else End(int(words[1]), Outcome.OK, 0))
         if letter == "s":
             self.rules.started(slot, int(words[1]), since)
         elif letter == "n":
@@ -306,6 +322,9 @@ class LedgerFile:
                     yield f"s {number} {task} {attempt}\n"
                 if starts != Starts(starts.attempts):
                     yield f"c {number} {task} {starts.failures} {starts.grants} {starts.failed}\n"
+        for slot, end in self._ends.items():
+            if slot.account in self._names:
+                yield f"e {self._names[slot.account]} {slot.number} {end.attempt} {end.words}\n"
         for job, (_, terms) in self._jobs.items():
             found = self.rules.accounts.get(slot_of(terms, 0 if terms.is_array else PLAIN).account)
             if found is not None and found.open:

@@ -6,8 +6,7 @@ double   an attempt that started twice; two attempts alive at once; a task that 
 wrong    a recorded outcome or exit code that is not what the task itself wrote, or `lost` for no reason, or a run that never wrote
          its end although nobody had a reason to end it
 stuck    a task that has not ended when everything has been well again for long, and its owner has been asked where hq asks him
-unknown  recorded as lost where every witness of the run was killed (`tests.chaos.troubles` says who they are), or refused because it
-         has ended before where besides them the user-server was killed that had passed on how, before it was recorded
+unknown  recorded as lost where every witness of the run was killed (`tests.chaos.troubles` says who they are)
 
 Where it is lenient, and why:
 
@@ -35,8 +34,8 @@ PLAIN = -1
 CANNOT_PREPARE = 125
 #: A task works for so long at most (seconds).
 LONGEST = 2.0
-#: What a user-server says of a start that its ledger does not let pass.
-ENDED_BEFORE = "it has ended before"
+#: What is said of an attempt that was asked for though one before it had ended: it is recorded as that one ended.
+NOT_BEGUN = "was not begun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ class _Task:
             found.decided += 1
 
     def _look_at_outcome(self, found: Findings, record: Record, outcome: str) -> None:
-        end = self.ends.get(record.attempt)
+        end = self.ends.get(max(self.starts, default=0) if NOT_BEGUN in record.reason else record.attempt)
         told = f"{self.name}, attempt {record.attempt} on {record.host}: recorded as {outcome} (exit code {record.exit_code}; {record.reason})"
         if outcome == "lost":
             if self._is_unseen(record.attempt, record.host) or (self.job.is_rerunnable and self._is_silenced(record.attempt, record.host)):
@@ -201,8 +200,6 @@ class _Task:
                 wrote = "it wrote no end" if end is None else f"it wrote its end with code {end.code} at {end.at:.2f}"
                 began = f"began at {self.starts[record.attempt].at:.2f}" if record.attempt in self.starts else "wrote no start"
                 found.wrong.append(f"{told}; it {began}, {wrote}, and its witnesses lived")
-        elif outcome == "refused" and ENDED_BEFORE in record.reason and self._is_forgotten(record):
-            found.unknown.append(told)
         elif outcome not in ("ok", "failed"):
             found.wrong.append(f"{told}; nobody asked for that")
         elif end is None and not self.starts.get(record.attempt) and record.exit_code == CANNOT_PREPARE and self._is_full(record):
@@ -241,14 +238,6 @@ class _Task:
 
     def _is_silenced(self, attempt: int, host: str) -> bool:
         return self.troubles.is_silenced(self.job.user, host, *self._moments(attempt))
-
-    def _is_forgotten(self, record: Record) -> bool:
-        """Whether the last attempt that began has ended, and all who could tell how have died; that it did stands in the ledger of its owner."""
-        attempt = max(self.starts, default=0)
-        if attempt not in self.ends:
-            return False
-        end = self.ends[attempt].at
-        return self._is_unseen(attempt, self.ends[attempt].host) and self.troubles.is_killed("user-server", self.job.user, end, record.ended)
 
     def _is_full(self, record: Record) -> bool:
         return self.troubles.is_full("output", self.job.user, self.job.submitted, record.ended)

@@ -74,10 +74,6 @@ class Troubles:
         both = [(max(a, c), min(b, d)) for a, b in _merged(servers) for c, d in _merged(own) if max(a, c) < min(b, d)]
         return any(b - a >= self._lease and a <= end + SLACK and b >= start - SLACK for a, b in _merged(ways + both))
 
-    def is_killed(self, what: str, user: str, start: float, end: float) -> bool:
-        """Whether this daemon of the user was killed between two moments."""
-        return any(each.what == what and each.is_death and each.user == user and start - SLACK <= each.start <= end for each in self._all)
-
     def is_cut_for_ever(self, host: str, moment: float) -> bool:
         """Whether the host never came back from a cut that had begun by then."""
         return any(each.what == "cut" and each.host == host and each.end == FOR_EVER and each.start <= moment for each in self._all)

@@ -12,6 +12,7 @@ from hq.model.runs import RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
 from hq.protocol.runs import RunRecorded, RunReported, RunStart
 from hq.protocol.specs import encode_spec
+from hq.userserver.ends import End, parse_end
 from tests.support.userserver_rig import INSTANCE, Rig, host, order
 
 SPECS = {
@@ -125,3 +126,31 @@ def test_a_user_server_remembers_the_memories_over_its_own_restart(rig: Rig, tmp
     assert not again.is_forgetful("n1", "first") and not again.is_forgetful("n1", ""), "one that cannot tell is not taken for another"
     assert again.is_forgetful("n1", "second") and again.is_forgetful("n1", "second"), "until what the first had is settled"
     assert not again.is_forgetful("n2", "any")
+
+
+def test_a_reborn_user_server_tells_the_true_end_from_its_ledger(tmp_path: Path) -> None:
+    """Found by make chaos: the end had passed by, its host lost its disk and the user-server was killed before hq-server recorded it."""
+    first = Rig(tmp_path, [host("n1")])
+    first.welcome()
+    first.exec_comes("n1", memory="first")
+    first.tell(run(order(1), order(2)))
+    killed = RunReport(job=2, index=PLAIN, attempt=1, kind=RunKind.ENDED, at=1.0, outcome=Outcome.FAILED, signal=11)
+    first.exec_says("n1", RunReported(host="n1", sequence=7, sent=1.0, reports=(ended(1), killed)))
+    for _ in range(2):  # its file is written anew at each start
+        second = Rig(tmp_path, [host("n1")])
+    second.welcome()
+    second.tell(run(order(1), order(2)))
+    assert told(second) == [], "its host may have the ends in its spool"
+    second.exec_comes("n1", memory="second")
+    assert sorted((report.key.job, report.kind, report.outcome, report.exit_code, report.signal) for report in told(second)) == [
+        (1, RunKind.ENDED, Outcome.OK, 0, None), (2, RunKind.ENDED, Outcome.FAILED, None, 11),
+    ]  # fmt: skip
+    second.tell(run(order(1, attempt=2)))
+    (report,) = told(second)
+    assert (report.attempt, report.outcome) == (2, Outcome.OK) and "attempt 2 was not begun" in report.reason
+    assert given(second) == []
+
+
+@pytest.mark.parametrize("end", [End(1, Outcome.OK, 0), End(3, Outcome.FAILED, 255), End(2, Outcome.FAILED, None, 9), End(1, Outcome.TIMEOUT)])
+def test_an_end_is_read_as_it_is_written(end: End) -> None:
+    assert parse_end(str(end.attempt), *end.words.split()) == end

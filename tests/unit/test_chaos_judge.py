@@ -106,18 +106,13 @@ def test_an_attempt_that_never_began_is_lost_only_where_its_host_died_after_it_w
         assert found("", record, asked, troubles=(other,)).line.endswith("wrong=1 stuck=0 unknown=0")
 
 
-def test_a_refusal_of_what_has_ended_is_unknown_only_if_the_user_server_was_killed_too() -> None:
-    wiped = Trouble("host", 20.0, 22.0, "h", is_death=True, is_wiped=True)
-    away = Trouble("server", 11.5, 25.0, is_death=True)
-    record = ended("refused", None, attempt=2, index=4, reason="your user-server's ledger does not let it start: it has ended before, and …")
-    once = "S 1 4 1 h 5 10.0\nE 1 4 1 h 5 11.0 0\n"
-    assert found(once, record, RERUN, troubles=(wiped, away)).line.endswith("wrong=1 stuck=0 unknown=0")
-    killed = death("user-server", 15.0, host="")
-    assert found(once, record, RERUN, troubles=(wiped, away, killed)).line.endswith("wrong=0 stuck=0 unknown=1")
-    assert found(once, record, RERUN, troubles=(away, killed)).line.endswith("wrong=1 stuck=0 unknown=0")
-    again = ended("refused", None, attempt=1, index=4, reason=record.reason)
-    assert found(once, again, RERUN, troubles=(wiped, away, killed)).line.endswith("wrong=0 stuck=0 unknown=1"), "hq-server had not recorded its start"
-    assert found("", record, RERUN, troubles=(wiped, away, killed)).line.endswith("wrong=1 stuck=0 unknown=0"), "it never ran"
+def test_an_attempt_that_was_not_begun_is_recorded_as_the_one_before_it_ended() -> None:
+    once = "S 1 4 1 h 5 10.0\nE 1 4 1 h 5 11.0 3\n"
+    reason = "…: attempt 1 ended so, attempt 2 was not begun"
+    assert found(once, ended("failed", 3, attempt=2, index=4, reason=reason), RERUN).is_good
+    for outcome, code in (("ok", 0), ("failed", 4), ("refused", None)):
+        assert not found(once, ended(outcome, code, attempt=2, index=4, reason=reason), RERUN).is_good
+    assert not found("", ended("failed", 3, attempt=2, index=4, reason=reason), RERUN).is_good
 
 
 @pytest.mark.parametrize(
