@@ -255,8 +255,8 @@ class ExecLinks:
         self.memory.add(host)
 
     def _welcome(self, host: str) -> ExecWelcome:
-        spec = self.hosts.get(host)
-        return ExecWelcome(heartbeat=self._heartbeat, epoch=self.upstream.epoch, slots=spec.slots if spec else 1, lease=self.upstream.lease)
+        slots = self.hosts[host].slots if host in self.hosts else 1
+        return ExecWelcome(heartbeat=self._heartbeat, epoch=self.upstream.epoch, slots=slots, lease=self.upstream.lease)
 
     def _roll(self, host: str, message: RunRoll) -> None:
         """What the host has, and what waits here for it: to hq-server both are delivered. Only then may orders follow."""

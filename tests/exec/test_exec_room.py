@@ -16,13 +16,14 @@ from tests.support.wait import until
 _SUPERVISOR = """
 import os, sys, types
 from hq.execserver import supervisor
+from hq.execserver.program import Program
 folder = sys.argv[1]
 supervisor.os.statvfs = lambda path: types.SimpleNamespace(f_bavail=0 if os.path.exists(folder + "/full") else 1)
 supervisor.become_subreaper()
-raise SystemExit(supervisor.Supervisor(folder + "/statuses", ["/bin/sh", folder + "/worker"], dict(os.environ)).run())
+raise SystemExit(supervisor.Supervisor(folder, Program("0", folder + "/worker", folder), dict(os.environ)).run())
 """
 #: The first worker starts a run and is killed; the second stays.
-_WORKER = """
+_WORKER = """#!/bin/sh
 cd {folder}
 if [ -e first ]; then echo $$ > second; exec sleep 600; fi
 touch first
@@ -34,6 +35,7 @@ kill -9 $$
 
 def test_a_status_waits_for_room_and_the_worker_that_dies_meanwhile_does_not(tmp_path: Path) -> None:
     (tmp_path / "worker").write_text(_WORKER.format(folder=tmp_path))
+    (tmp_path / "worker").chmod(0o700)
     (tmp_path / "hold").touch()
     (tmp_path / "full").touch()
     supervisor = subprocess.Popen([sys.executable, "-c", _SUPERVISOR, str(tmp_path)])
