@@ -10,11 +10,13 @@ attempts that it may have had before nobody can say whether they ran.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterable, Mapping
 
 from hq.model.ids import AttemptKey
 from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
+from hq.userserver.hosts import HostMemory
 
 _NOT_YET = 1 << 63
 
@@ -22,7 +24,8 @@ _NOT_YET = 1 << 63
 class Doubts:
     """What the exec-servers have told and hq-server has not recorded, and refusals that wait for a roll."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
         self._told: dict[str, dict[AttemptKey, tuple[int, RunReport | None]]] = {}  # host → attempt → its last report and the sequence of that
         self._waiting: dict[str, dict[AttemptKey, str]] = {}
         self._sent: dict[str, set[AttemptKey]] = {}
@@ -70,6 +73,12 @@ class Doubts:
         there = set(keys)
         told = self._told.get(host, {})
         return tuple(report for key, (_, report) in told.items() if key not in there and report is not None and report.kind is RunKind.ENDED)
+
+    def met(self, host: str, memory: str, known: HostMemory) -> None:
+        """The exec-server on a host said hello, with the name of its memory."""
+        if known.is_forgetful(host, memory):
+            self._log.warning("the exec-server on %s has forgotten what it was told before", host)
+            self.lost_memory(host, memory)
 
     def lost_memory(self, host: str, memory: str) -> None:
         """The host does not know what it was told before this moment; `memory` names what it knows from now on."""

@@ -61,7 +61,7 @@ class ExecLinks:
         self._heartbeat = heartbeat
         self._on_ended = on_ended
         self.ledger = ledger
-        self._doubts = Doubts()
+        self._doubts = Doubts(log)
         self._foreign = Foreign()
         self._keys: dict[str, str] = {}  # of the exec-servers that came: hq-server may let them in while we are away
         self._unwritten: list[RunStart] = []  # orders that came while the ledger could not be written
@@ -234,9 +234,7 @@ class ExecLinks:
         if message.host != host:
             self._log.warning("the exec-server on %s calls itself %s: its key counts", host, message.host[:255])
         self._log.info("exec-server on %s came: %s, pid %d, hq %s, by %s", host, message.machine, message.pid, message.version, message.route)
-        if self.memory.is_forgetful(host, message.memory):
-            self._log.warning("the exec-server on %s has forgotten what it was told before", host)
-            self._doubts.lost_memory(host, message.memory)
+        self._doubts.met(host, message.memory, self.memory)
         is_foreign = self._foreign.met(host, message, self._now.boot)
         self._came(host, peer)
         self._connections.reply(peer, request, self._welcome(host))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from hq.model.ids import PLAIN, AttemptKey
 from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
 from hq.userserver.doubts import Doubts, lost_here
 
+LOG = logging.getLogger("doubts")
 ONE, TWO = AttemptKey(1, PLAIN, 1), AttemptKey(2, PLAIN, 1)
 WHY = {ONE: "it has ended", TWO: "it has ended"}
 
@@ -16,7 +19,7 @@ def ended(key: AttemptKey, kind: RunKind = RunKind.ENDED) -> RunReport:
 
 
 def test_what_is_told_and_not_recorded_is_not_refused() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     doubts.reported("a", 5, [ended(ONE)])
     assert doubts.sift("a", WHY, is_ready=True) == {TWO: "it has ended"}
     doubts.recorded("a", 4)
@@ -26,7 +29,7 @@ def test_what_is_told_and_not_recorded_is_not_refused() -> None:
 
 
 def test_before_the_roll_of_the_host_nothing_is_refused() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     assert doubts.sift("a", WHY, is_ready=False) == {}
     assert doubts.is_waiting("a")
     assert doubts.rolled("b", []) == {}
@@ -35,7 +38,7 @@ def test_before_the_roll_of_the_host_nothing_is_refused() -> None:
 
 
 def test_what_the_roll_names_is_told() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     doubts.rolled("a", [ONE])
     assert doubts.sift("a", WHY, is_ready=True) == {TWO: "it has ended"}
     doubts.reported("a", 7, [ended(ONE)])
@@ -44,7 +47,7 @@ def test_what_the_roll_names_is_told() -> None:
 
 
 def test_an_order_that_came_before_may_be_there_until_the_roll() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     doubts.sent_before("a", [ONE])
     assert doubts.may_be_there("a", ONE) and not doubts.may_be_there("a", TWO) and not doubts.may_be_there("b", ONE)
     doubts.rolled("a", [])
@@ -52,7 +55,7 @@ def test_an_order_that_came_before_may_be_there_until_the_roll() -> None:
 
 
 def test_ends_that_passed_by_are_told_by_us_when_their_host_has_forgotten_them() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     doubts.reported("a", 5, [ended(ONE), ended(TWO, RunKind.STARTED)])
     assert doubts.forgotten_ends("a", [ONE, TWO]) == (), "it has them itself"
     assert doubts.forgotten_ends("b", []) == ()
@@ -62,7 +65,7 @@ def test_ends_that_passed_by_are_told_by_us_when_their_host_has_forgotten_them()
 
 
 def test_a_memory_is_known_when_something_that_it_told_is_recorded() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     doubts.reported("a", 5, [ended(ONE)])
     doubts.lost_memory("a", "second")
     assert doubts.recorded("a", 5) == "", "that is of the first"
@@ -72,7 +75,7 @@ def test_a_memory_is_known_when_something_that_it_told_is_recorded() -> None:
 
 
 def test_after_a_host_has_lost_its_memory_only_what_came_later_may_be_ordered_again() -> None:
-    doubts = Doubts()
+    doubts = Doubts(LOG)
     doubts.ordered("a", [ONE])
     assert not doubts.is_forgotten("a", ONE)
     doubts.lost_memory("a", "second")
