@@ -64,7 +64,8 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
         if known.ended is not None:
             server.events.append(RunEnded(key=key, at=now.wall, exit_code=known.ended.code, signal=known.ended.signal))
         elif not is_same_boot and server.batch is None:
-            server.events.append(RunEnded(key=key, at=now.wall, reason="the host was restarted while it ran"))
+            reason = "the host was restarted while it ran" if known.tag else "the host was restarted; whether it had begun is not known"
+            server.events.append(RunEnded(key=key, at=now.wall, reason=reason))
         else:
             server.backend.adopt(key, known.tag, known.pid, known.starttime)
             paths = server.launcher.paths(spec, known.order)
