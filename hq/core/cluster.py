@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
-from hq.core import acts, ahead, drains, holding, owners, recovery, reports, submission
+from hq.core import acts, ahead, drains, holding, owners, quarantine, recovery, reports, submission
 from hq.core.events import (
     ClusterSwitched,
     ConfigurationRead,
@@ -95,6 +95,7 @@ class Cluster(State):
             self._place()
         ahead.flush(self)
         self.flush_orders()
+        quarantine.keep(self)
         self._watchers.tell(self)
         return Step(self.changes, self.actions, self._wake())
 

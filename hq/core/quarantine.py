@@ -2,14 +2,19 @@
 
 The verdict over a host needs many different jobs of at least two users that fail there at once, and do not fail elsewhere: a job that
 fails everywhere is the job's fault, and where everything fails everywhere it is no host's. So a cluster of one host has no quarantine.
+
+Verdicts, and how often a task took its exec-server or host down, are kept as settings of the instance, so that a restart of hq-server acquits nobody.
+The evidence is not: it is of the last minutes, and a host that is ill gives new one.
 """
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hq.model.ids import TaskKey
 from hq.model.states import Outcome
 
 if TYPE_CHECKING:
@@ -30,6 +35,24 @@ COOL_DOWN = 600.0
 LONGEST = 4 * 3600.0
 
 
+_VERDICTS, _CRASHES = "quarantine", "crashes"
+
+
+class Crashes(dict[TaskKey, int]):
+    """How often its exec-server or host was lost under a task."""
+
+    is_changed = False
+
+    def __setitem__(self, key: TaskKey, count: int) -> None:
+        super().__setitem__(key, count)
+        self.is_changed = True
+
+    def pop(self, key: TaskKey, *default: Any) -> Any:
+        """As of any dict."""
+        self.is_changed = self.is_changed or key in self
+        return super().pop(key, *default)
+
+
 class End(NamedTuple):
     """A task that ended by itself on a host."""
 
@@ -44,6 +67,7 @@ class Health:
 
     def __init__(self) -> None:
         self.aside: dict[str, tuple[float, float]] = {}
+        self.is_changed = False
         self._ends: dict[str, deque[End]] = {}
 
     def note_end(self, state: State, task: TaskRecord, outcome: Outcome) -> None:
@@ -70,7 +94,7 @@ class Health:
         if host.quarantine is None:
             return
         host.quarantine, host.canary, host.is_on_trial = None, None, False
-        self.aside.pop(name, None)
+        self.is_changed = self.aside.pop(name, None) is not None or self.is_changed
         self._ends.pop(name, None)
         state.audit(actor, "quarantine ends", "", name, why)
         state.note_room(host)
@@ -82,6 +106,7 @@ class Health:
             host = state.hosts.get(name)
             if host is None:
                 del self.aside[name]
+                self.is_changed = True
             elif until <= state.now and not host.is_on_trial:
                 host.is_on_trial = True
                 state.note_room(host)
@@ -95,6 +120,7 @@ class Health:
         host = state.hosts[name]
         host.quarantine, host.canary, host.is_on_trial = reason, None, False
         self.aside[name] = (state.now + pause, pause)
+        self.is_changed = True
         state.audit("hq-server", "quarantine", "", name, f"for {pause:.0f} s: {reason}")
         state.note_room(host)
         state.is_dirty = True
@@ -128,6 +154,30 @@ class Health:
         while ends and ends[0].at < now - WINDOW:
             ends.popleft()
         return ends
+
+
+def keep(state: State) -> None:
+    """Write down what changed in this step."""
+    if state.health.is_changed:
+        state.health.is_changed = False
+        told = {name: [*times, state.hosts[name].quarantine] for name, times in state.health.aside.items() if name in state.hosts}
+        state.changes.settings[_VERDICTS] = json.dumps(told) if told else ""
+    if state.crashes.is_changed:
+        state.crashes.is_changed = False
+        state.changes.settings[_CRASHES] = json.dumps([[*key, count] for key, count in state.crashes.items()]) if state.crashes else ""
+
+
+def restore(state: State, settings: dict[str, str]) -> None:
+    """Read it back. A host that was just being tried is tried again."""
+    for name, (until, pause, reason) in json.loads(settings.get(_VERDICTS) or "{}").items():
+        if name in state.hosts:
+            state.hosts[name].quarantine = reason
+            state.health.aside[name] = (until, pause)
+            state.note_room(state.hosts[name])
+    for job, index, count in json.loads(settings.get(_CRASHES) or "[]"):
+        if job in state.jobs:
+            state.crashes[TaskKey(job, index)] = count
+    state.crashes.is_changed = False
 
 
 def _is_much(failed: set[tuple[str, int]], well: set[int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
+from hq.core import quarantine
 from hq.core.ahead import note_queued
 from hq.core.drains import restore_deadlines
 from hq.core.jobs import LiveJob
@@ -38,6 +39,7 @@ def restore(state: State, snapshot: Snapshot) -> None:
             job.tasks[task.index] = task
     for job in list(state.jobs.values()):
         _restore_job(state, job, snapshot)
+    quarantine.restore(state, snapshot.settings)
     state.touched.clear()
 
 

@@ -15,7 +15,7 @@ from hq.core.events import Action, Reply, StartRuns, StopRuns
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
 from hq.core.placement import in_order
-from hq.core.quarantine import Health
+from hq.core.quarantine import Crashes, Health
 from hq.errors import HqError
 from hq.model.changes import AuditRecord, Changes
 from hq.model.host import HostRecord
@@ -64,7 +64,7 @@ class State:
         self.begins: list[tuple[float, int]] = []
         self.deferred: list[tuple[float, TaskKey]] = []
         self.never_started: dict[TaskKey, int] = {}
-        self.crashes: dict[TaskKey, int] = {}  # how often its exec-server or host was lost under a task
+        self.crashes = Crashes()
         self.health = Health()
         self.drains: dict[str, float] = {}  # host → deadline of its drain
         self.ahead = Ahead()

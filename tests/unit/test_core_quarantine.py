@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hq.core.events import HostSwitched
+from hq.core.events import HostSwitched, LinkChanged, UserServerCame
 from hq.core.explain import explain
 from hq.core.quarantine import COOL_DOWN
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
@@ -140,3 +140,21 @@ def test_its_owner_opens_it(world: World) -> None:
     world.step(HostSwitched(token="t", actor="root", host="sick", is_active=True))
     assert is_open(world)
     assert world.last.changes.audit[0].actor == "root"
+
+
+def test_a_restart_acquits_nobody(world: World) -> None:
+    fall_ill(world)
+    world.restart()
+    world.step(UserServerCame(user="alice"), LinkChanged(user="alice", host="sick", state=LinkState.ALIVE))
+    assert not is_open(world) and "5 different jobs of 2 users" in str(world.cluster.hosts["sick"].closed())
+    job = world.submit(wishes=Wishes(hosts=("sick",)))
+    assert world.state(str(job)) == "waiting"
+    world.step(after=COOL_DOWN + 1)
+    assert world.state(str(job)) == "starting", "its time goes on"
+    world.restart()
+    world.step(UserServerCame(user="alice"), LinkChanged(user="alice", host="sick", state=LinkState.ALIVE))
+    assert world.cluster.hosts["sick"].quarantine, "being tried is no acquittal either"
+    world.step(HostSwitched(token=None, actor="olga", host="sick", is_active=True))
+    world.restart()
+    assert is_open(world)
+    assert world.book.settings["quarantine"] == ""

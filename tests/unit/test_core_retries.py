@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hq.client.submit_options import early_signal, exit_codes
-from hq.core.events import HostSwitched
+from hq.core.events import HostSwitched, LinkChanged, UserServerCame
 from hq.core.retries import CRASH_LIMIT, pause_after
 from hq.core.runner import Runner
 from hq.core.runner_events import Ordered, RunEnded, RunStarted, SignalRun
@@ -70,6 +70,19 @@ def test_a_task_that_takes_down_its_exec_server_again_and_again_is_stopped(world
     assert world.state(str(job)) == "lost"
     reason = world.book.history[(job, PLAIN)].reason  # type: ignore[index]
     assert f"{CRASH_LIMIT} times" in reason and "restarted" in reason
+
+
+def test_what_took_down_exec_servers_is_counted_over_restarts(world: World) -> None:
+    job = world.submit(is_rerunnable=True)
+    for attempt in range(1, CRASH_LIMIT + 1):
+        task = world.cluster.job(job).tasks[PLAIN]  # type: ignore[union-attr]
+        world.end(task.host, AttemptKey(job, PLAIN, attempt), Outcome.LOST, reason="the host was restarted while it ran")
+        if attempt < CRASH_LIMIT:
+            assert world.book.settings["crashes"] == f"[[{job}, {PLAIN}, {attempt}]]"
+            world.restart()
+            names = sorted(world.cluster.hosts)
+            world.step(UserServerCame(user="alice"), *(LinkChanged(user="alice", host=name, state=LinkState.ALIVE) for name in names))
+    assert world.state(str(job)) == "lost" and world.book.settings["crashes"] == "", "what is over is not kept"
 
 
 @pytest.mark.parametrize("fields", [
