@@ -180,8 +180,11 @@ def serve(cores: int) -> int:
             free = cores - sum(jobs[id]["cores"] for id in running)
             for id, job in jobs.items():
                 if job["state"] == "Q" and job["cores"] <= free and job["queue"] == "batch":
-                    free -= job["cores"]
-                    running[id] = begin(id, job)
+                    try:
+                        running[id] = begin(id, job)
+                        free -= job["cores"]
+                    except OSError:  # its output cannot be opened
+                        job["state"], job["status"] = "C", -1
         time.sleep(0.05)
     for process in running.values():
         kill(process.pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 _COMMANDS = ("qsub", "qstat", "qdel", "qsig", "qhold", "qrls")
@@ -28,14 +29,17 @@ class RealPbs:
         self.cores = int(os.environ.get("HQ_TEST_PBS_CORES", "0")) or os.cpu_count() or 1
         for name in _COMMANDS:
             command = self.bin / name
-            command.write_text(f"#!/bin/sh\necho {name} \"$@\" >>{folder}/calls\nexec {shutil.which(name)} \"$@\"\n")
+            run = f"exec {shutil.which(name)} \"$@\"" if name != "qsub" else f"{shutil.which(name)} \"$@\" >{folder}/id.$$ || exit $?\ncat {folder}/id.$$"
+            command.write_text(f"#!/bin/sh\necho {name} \"$@\" >>{folder}/calls\n{run}\n")
             command.chmod(0o755)
 
     def __enter__(self) -> RealPbs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        """Delete what is left of this test's jobs: the next one needs the cores."""
+        for file in self.folder.glob("id.*"):
+            subprocess.run(["qdel", *file.read_text().split()[-1:]], check=False, capture_output=True, timeout=60)
 
     def calls(self, name: str) -> list[str]:
         """How a command was called, one line a call."""
