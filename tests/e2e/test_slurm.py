@@ -79,6 +79,24 @@ def test_environment_words_and_directory_arrive_exactly_and_no_secret_is_shown(s
     assert site.said(key.job) == b"a b|\xff||" + os.fsencode(site.work) + b"\nopensesame 1\n"
 
 
+def test_what_a_job_asks_for_is_what_slurm_gives(site: BatchSite, slurm: SlurmCluster) -> None:
+    out, err = site.work / "here.txt", site.work / "there.txt"
+    script = "echo $SLURM_JOB_ID $SLURM_CPUS_PER_TASK $CUDA_VISIBLE_DEVICES; env | grep -c ^MINE=; echo wrong >&2"
+    env = site.user.seal(b"MINE=1\0PATH=/usr/bin:/bin\0")
+    one, two = site.upstream.start(
+        site.spec(script, slots=3, memory=100 << 20, time_limit=600.0, grace=10.0, name="my job", resources={"gpu": 1}, env=env,
+                  stdout=os.fsencode(out), stderr=os.fsencode(err)),
+        site.spec("echo $SLURM_JOB_NUM_NODES $SLURM_NTASKS", slots=4, resources={"nodes": 2}),
+    )  # fmt: skip
+    for key in (one, two):
+        assert site.upstream.ended(key, 40).outcome is Outcome.OK
+    shown = slurm.run("scontrol", "-o", "show", "job", site.native(one).id)
+    for words in ("JobName=my_job", "NumCPUs=3", "MinMemoryNode=100M", "TimeLimit=00:12:00", "TresPerNode=gres:gpu:1"):
+        assert words in shown, (words, shown)
+    assert out.read_text().split() == [site.native(one).id, "3", "0", "1"] and err.read_text() == "wrong\n"
+    assert site.said(two.job) == b"2 4\n"
+
+
 def test_tasks_of_an_array_that_start_together_are_one_native_array(site: BatchSite) -> None:
     keys = site.start_array("echo $HQ_ARRAY_INDEX; exit $((HQ_ARRAY_INDEX == 3))", 12)
     reports = [site.upstream.ended(key, 40) for key in keys]
@@ -131,8 +149,8 @@ def test_what_others_do_to_a_job_is_told(site: BatchSite, slurm: SlurmCluster) -
 
 
 def test_a_refusal_has_slurms_own_words(site: BatchSite) -> None:
-    report = site.run("true", resources={"gpu": 1})
-    assert report.outcome is Outcome.REFUSED and "Invalid generic resource" in report.reason
+    report = site.run("true", resources={"gpu": 3})
+    assert report.outcome is Outcome.REFUSED and "Requested node configuration is not available" in report.reason
     report = site.run("true", resources={"licence": 1})
     assert report.outcome is Outcome.REFUSED and "licence" in report.reason and "backends.yaml" in report.reason
 

@@ -29,6 +29,7 @@ CredType=cred/munge
 AuthInfo=socket={base}/munge.socket
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 MpiDefault=none
+GresTypes=gpu
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -101,11 +102,12 @@ class SlurmCluster:
         self.conf = self.base / "slurm.conf"
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
         ports = free_ports(nodes + 2)
-        self._dbd_port = ports.pop() if database is not None else 0
+        spare = ports.pop()
+        self._dbd_port = spare if database is not None else 0
         host = socket.gethostname().partition(".")[0]
         lines = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 SocketsPerBoard=1 "
-            f"CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=8192 State=UNKNOWN"
+            f"CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=8192 Gres=gpu:2 State=UNKNOWN"
             for name, port in zip(self.names, ports[1:], strict=True)
         ]
         accounting = _ACCOUNTING.format(port=self._dbd_port, base=self.base) if database is not None else "AccountingStorageType=accounting_storage/none"
@@ -117,6 +119,7 @@ class SlurmCluster:
             file.chmod(0o600)
         # must be there beside slurm.conf, and not empty
         (self.base / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        (self.base / "gres.conf").write_text("Name=gpu File=/dev/null,/dev/zero\n")
         self._address = ""
         self.environment = {"PATH": _PATH, "SLURM_CONF": str(self.conf), "LC_ALL": "C"}
 
