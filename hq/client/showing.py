@@ -59,7 +59,7 @@ def job(call: Call, words: list[str]) -> int:
     }  # fmt: skip
     shown = {name: value for name, value in shown.items() if value not in (None, "", "-")}
     for name, value in answer["facts"].items():
-        shown.setdefault(name, value)
+        shown.setdefault(name, format_moment(value, now) if name == "begin" else value)
     print_facts(shown, {})
     if answer["history"]:
         print()

@@ -252,7 +252,8 @@ class ExecServer:
     def _poll(self, now: Now) -> list[Event]:
         ended, gone = self.backend.poll(now.boot)
         events: list[Event] = [] if self.batch is None else batch_events(self, self.batch, now)
-        events.extend(run_ended(each, now) for each in ended)
+        for each in ended:
+            events += [*self.outputs.last_look(each.key), run_ended(each, now)]
         events.extend(LeftoversGone(key) for key in gone)
         return events
 

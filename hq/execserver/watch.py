@@ -27,7 +27,7 @@ class _Watched:
     warned: set[str] = field(default_factory=set)
 
     def found(self) -> list[tuple[str, bytes, tuple[int, int]]]:
-        """Name, path, device and inode of each file, once. Asked for by the first look: most runs end before it."""
+        """Name, path, device and inode of each file, once."""
         if self.streams is None:
             self.streams = []
             for name, path in (("stdout", self.stdout), ("stderr", self.stderr)):
@@ -59,21 +59,28 @@ class OutputWatch:
 
     def look(self) -> list[Event]:
         """Look at all sizes, trim what is to be trimmed, and say what the core must know."""
+        return [event for key, run in self._runs.items() for event in self._look_at(key, run)]
+
+    def last_look(self, key: AttemptKey) -> list[Event]:
+        """The same for a run whose main process has just ended: it may have written all that it had since the last look."""
+        run = self._runs.get(key)
+        return self._look_at(key, run, is_last=True) if run is not None else []
+
+    def _look_at(self, key: AttemptKey, run: _Watched, *, is_last: bool = False) -> list[Event]:
         events: list[Event] = []
-        for key, run in self._runs.items():
-            for name, path, identity in run.found():
-                size = disk_size(path, identity)
-                if size is None or size <= run.limit:
-                    continue
-                if run.action is OutputAction.STOP:
-                    events.append(OutputExceeded(key, f"{name} grew to {format_bytes(size)}, over the limit of {format_bytes(run.limit)}"))
-                elif run.action is OutputAction.WARN or run.is_hopeless:
-                    if name not in run.warned:
-                        run.warned.add(name)
-                        self._note(f"{key}: {name} is over its limit of {format_bytes(run.limit)}")
-                        events.append(RunNoted(key, f"{name} grew over the limit of {format_bytes(run.limit)}"))
-                else:
-                    events.extend(self._trim(key, run, name, path, identity))
+        for name, path, identity in run.found():
+            size = disk_size(path, identity)
+            if size is None or size <= run.limit:
+                continue
+            if run.action is OutputAction.STOP and not is_last:
+                events.append(OutputExceeded(key, f"{name} grew to {format_bytes(size)}, over the limit of {format_bytes(run.limit)}"))
+            elif run.action is not OutputAction.TRIM or run.is_hopeless:
+                if name not in run.warned:
+                    run.warned.add(name)
+                    self._note(f"{key}: {name} is over its limit of {format_bytes(run.limit)}")
+                    events.append(RunNoted(key, f"{name} grew over the limit of {format_bytes(run.limit)}"))
+            else:
+                events.extend(self._trim(key, run, name, path, identity))
         return events
 
     def _trim(self, key: AttemptKey, run: _Watched, name: str, path: bytes, identity: tuple[int, int]) -> list[Event]:

@@ -234,6 +234,15 @@ def test_peak_memory_and_cpu_are_measured(site: ExecSite) -> None:
     assert report.cpu is not None and 0.05 < report.cpu < 20
 
 
+def test_output_that_grew_and_ended_between_two_looks_is_trimmed_too(site: ExecSite) -> None:
+    report = site.run("head", "-c", "5000000", "/dev/zero", output_limit=1 << 20)
+    assert report.outcome is Outcome.OK and "middle was cut out" in report.reason
+    (path,) = [path for path in site.home.rglob("*.out") if path.stat().st_size >= 5_000_000]
+    assert path.stat().st_blocks * 512 <= 1 << 20
+    report = site.run("head", "-c", "5000000", "/dev/zero", output_limit=1 << 20, output_action=OutputAction.STOP)
+    assert report.outcome is Outcome.OK and "over the limit" in report.reason, "there was nothing left to stop"
+
+
 def test_trim_keeps_head_and_tail(site: ExecSite) -> None:
     words = "echo FIRST; head -c 9000000 /dev/zero | tr '\\0' x; echo LAST; sleep 2.5; echo AFTER"
     report = site.run(words, output_limit=1 << 20)
