@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hq.core.runner_events import Event, SlotsSet
 from hq.execserver.dial import Dialer
 from hq.kernel.bus import Port
 from hq.kernel.clock import Now
 from hq.kernel.identity import may_send
+from hq.model.ids import AttemptKey
 from hq.model.states import RunKind
 from hq.model.user import Role
 from hq.protocol.base import Message
@@ -111,6 +114,10 @@ class SecondUpstream:
             dialer.refused(message.reason, now)
         elif isinstance(message, PeerBye):
             dialer.lost(message.reason, now)
+        elif isinstance(message, RunStop):
+            # of what is not known here only the user-server can say whether it ever came
+            known = tuple(key for key in message.runs if server.runner.is_known(AttemptKey(*key)))
+            return self._handlers[RunStop](server, msgspec.structs.replace(message, runs=known), now)
         elif type(message) in self._handlers:
             return self._handlers[type(message)](server, message, now)
         return []

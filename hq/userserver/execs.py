@@ -1,8 +1,7 @@
 """The exec-servers of the user: started when they are needed, relayed to and from, their silence noticed.
 
 Who speaks is known by the key of the connection alone. Batches pass by as the objects they were decoded to. What this
-user-server itself reports (orders that cannot be delivered) has sequence 0, stands in no spool, and is told again after
-each welcome for a while: the fence of the attempt makes that harmless.
+user-server itself reports is in `ownreports`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from hq.core.agent import Links
-from hq.core.agent_orders import GivenBack, LiveRuns, WaitingOrders, never_started, stopped_here
+from hq.core.agent_orders import LiveRuns, WaitingOrders, stopped_here
 from hq.errors import HqError
 from hq.kernel.bus import Peer, Port
 from hq.kernel.clock import Now
 from hq.model.host import HostSpec
 from hq.model.ids import AttemptKey, TaskKey
-from hq.model.runs import RETURNED, RunReport
+from hq.model.runs import RETURNED
 from hq.model.states import LinkState
 from hq.protocol.base import Message, Problem
 from hq.protocol.peers import CheckStep, HostLink, HostLoad, KeyRegister, PeerBye, PeerHeartbeat, PeerShutdown
@@ -28,15 +27,13 @@ from hq.userserver.blobs import BlobRelay
 from hq.userserver.connections import ExecConnections, OnAnswer, bound
 from hq.userserver.dialling import Dialling
 from hq.userserver.doubts import Doubts
-from hq.userserver.ends import lost_or_ended, refused_or_ended
 from hq.userserver.foreign import Foreign
 from hq.userserver.hosts import HostMemory
 from hq.userserver.ledger import LedgerFile
+from hq.userserver.ownreports import OwnReports
 from hq.userserver.starter import Starter
 from hq.userserver.upstream import ServerLink
 
-#: Own reports are told again after a welcome for so long (seconds).
-RETELL = 600.0
 #: How long a started exec-server has to reach us: several addresses, each with its own patience (seconds).
 HELLO_PATIENCE = 60.0
 
@@ -67,7 +64,7 @@ class ExecLinks:
         self._unwritten: list[RunStart] = []  # orders that came while the ledger could not be written
         self._ready: set[str] = set()  # hosts whose roll has passed by, so that orders may follow
         self._stops: dict[str, list[RunStop]] = {}
-        self._given_back = GivenBack(RETELL)
+        self._own = OwnReports(ledger, self.live, self._doubts, lambda message: self.upstream.tell(message))
         self._next_beat = 0.0
         self._dialling = Dialling(self.links, starter, memory, log, lambda host: host in self._connections or bool(self.live.count(host)))
         self._to_resume = memory.hosts()
@@ -93,8 +90,7 @@ class ExecLinks:
         self._to_resume = []
         for news in self.links.all_news():
             self.upstream.tell(HostLink(host=news.host, state=news.state, reason=news.reason))
-        for host, reports in self._given_back.all(self._now.boot).items():
-            self._report(host, reports)
+        self._own.retell()
         for host, key in self._keys.items():
             self.upstream.tell(KeyRegister(host=host, public=key))
         for host in sorted(self._ready):
@@ -108,23 +104,23 @@ class ExecLinks:
         if not orders:
             self._want(host)  # something of ours is there
             return
-        back = [order.key for order in orders if order.key in self._given_back]
+        back = [order.key for order in orders if order.key in self._own]
         if back:
-            self._report(host, self._given_back.of(back))
+            self._own.again(host, back)
         if back or any(self.live.is_overtaken(order.key) for order in orders):
-            orders = tuple(order for order in orders if order.key not in self._given_back and not self.live.is_overtaken(order.key))
+            orders = tuple(order for order in orders if order.key not in self._own and not self.live.is_overtaken(order.key))
             message = msgspec.structs.replace(message, orders=orders)
         verdict = self.ledger.admit(message.specs, orders)
         if not verdict.is_kept:
             self._unwritten.append(message)
             return
-        self._report_own(host, refused_or_ended(self.ledger, self._doubts.sift(host, verdict.refused, is_ready=host in self._ready), self._now.wall))
+        self._own.refused(host, self._doubts.sift(host, verdict.refused, is_ready=host in self._ready))
         if self._doubts.is_waiting(host):
             self._want(host)
         again = set(verdict.again).difference(self.waiting.keys(host))
         self._doubts.ordered(host, (order.key for order in verdict.orders if order.key not in verdict.again))
         lost = [key for key in again if host in self._ready and self._doubts.is_forgotten(host, key)]
-        self._report_own(host, lost_or_ended(self.ledger, host, lost, self._now.wall))
+        self._own.lost(host, lost)
         orders = tuple(order for order in verdict.orders if order.key not in lost)
         if not orders:
             return
@@ -136,13 +132,13 @@ class ExecLinks:
             self.stop(RunStop(host=other, runs=(older,), reason="replaced by a newer attempt"))
         link = self.links.of(host)
         if host not in self.hosts:
-            self._never(host, (order.key for order in orders), f"there is no host {host} in the cluster")
+            self._own.never(host, (order.key for order in orders), f"there is no host {host} in the cluster")
         elif host in self._foreign:
             self.waiting.add(host, message.specs, orders)
         elif host in self._ready and link.state is LinkState.ALIVE:
             self._connections.send(host, message)
         elif link.state is LinkState.FAILED:
-            self._never(host, (order.key for order in orders), link.reason)
+            self._own.never(host, (order.key for order in orders), link.reason)
             kept = tuple(order for order in orders if self._doubts.may_be_there(host, order.key))
             self.waiting.add(host, message.specs, kept)
         else:
@@ -155,17 +151,24 @@ class ExecLinks:
         if not message.is_only_queued:
             self.ledger.stopped(message.runs)
         if removed := self._unsent(host, message.runs):
-            self._report_own(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
+            self._own.tell(host, stopped_here(removed, self._now.wall, message.outcome, message.reason))
             message = msgspec.structs.replace(message, runs=tuple(key for key in message.runs if AttemptKey(*key) not in set(removed)))
         if not message.runs:
             return
         if host in self._ready:
-            self._connections.send(host, message)
+            self._send_stop(host, message)
         elif host in self.hosts:
             self._stops.setdefault(host, []).append(message)
             self._want(host)
         else:
             self._log.warning("cannot stop %d attempts on %s: there is no such host", len(message.runs), host)
+
+    def _send_stop(self, host: str, message: RunStop) -> None:
+        """To an exec-server, but for attempts that came before it lost its memory: of them it would say that they never began."""
+        lost = [key for key in map(AttemptKey._make, message.runs) if self._doubts.is_forgotten(host, key)]
+        self._own.lost(host, lost)
+        if runs := tuple(key for key in message.runs if AttemptKey(*key) not in lost):
+            self._connections.send(host, msgspec.structs.replace(message, runs=runs))
 
     def signal(self, message: RunSignal) -> None:
         """A signal is of the moment: without a link it is dropped."""
@@ -177,7 +180,7 @@ class ExecLinks:
     def hold(self, message: RunHold) -> None:
         """Holds: what waits here is given back. Without a link the rest is dropped: hq-server asks again after the roll."""
         if message.is_held and (removed := self._unsent(message.host, message.runs)):
-            self._never(message.host, removed, RETURNED)
+            self._own.never(message.host, removed, RETURNED)
         if message.host in self._ready:
             self._connections.send(message.host, message)
 
@@ -259,18 +262,18 @@ class ExecLinks:
     def _roll(self, host: str, message: RunRoll) -> None:
         """What the host has, and what waits here for it: to hq-server both are delivered. Only then may orders follow."""
         there = [AttemptKey(*key) for key in message.runs]
-        self._report_own(host, self._doubts.forgotten_ends(host, there))
+        self._own.tell(host, self._doubts.forgotten_ends(host, there))
         lost = [key for key in self.waiting.keys(host) if self._doubts.is_doubtful(host, key, there)]
         self.waiting.remove(host, lost)
-        self._report_own(host, lost_or_ended(self.ledger, host, lost, self._now.wall))
+        self._own.lost(host, lost)
         keys = tuple(dict.fromkeys([*there, *self.waiting.keys(host)]))
         self._doubts.ordered(host, keys)
         self.live.roll(host, keys)
-        self._report_own(host, refused_or_ended(self.ledger, self._doubts.rolled(host, there), self._now.wall))
+        self._own.refused(host, self._doubts.rolled(host, there))
         self.upstream.tell(RunRoll(host=host, runs=keys))
         self._ready.add(host)
         for stop in self._stops.pop(host, ()):
-            self._connections.send(host, stop)
+            self._send_stop(host, stop)
         specs, orders = self.waiting.take(host) if host not in self._foreign else ({}, ())
         if orders:
             self._connections.send(host, RunStart(host=host, specs=specs, orders=orders))
@@ -305,7 +308,7 @@ class ExecLinks:
 
     def tick(self, now: Now) -> None:
         """Start what is due, note what is silent, tell hq-server how the links stand."""
-        self._now = now
+        self._now = self._own.now = now
         self.ledger.tick(now)
         if self._unwritten and not self.ledger.trouble:
             unwritten, self._unwritten = self._unwritten, []
@@ -341,7 +344,7 @@ class ExecLinks:
 
     def set_now(self, now: Now) -> None:
         """The moment for what is taken before `tick`."""
-        self._now = now
+        self._now = self._own.now = now
 
     @property
     def is_busy(self) -> bool:
@@ -374,11 +377,7 @@ class ExecLinks:
         keys = [key for key in self.waiting.keys(host) if not self._doubts.may_be_there(host, key)]
         if keys:
             self.waiting.remove(host, keys)
-            self._never(host, keys, reason)
-
-    def _never(self, host: str, keys: Iterable[AttemptKey], reason: str) -> None:
-        keys = [key for key in keys if not self._doubts.may_be_there(host, key)]
-        self._report_own(host, never_started(keys, self._now.wall, reason))
+            self._own.never(host, keys, reason)
 
     def _give_back_failed(self) -> None:
         """Orders whose host's last start failed go back."""
@@ -386,13 +385,3 @@ class ExecLinks:
             link = self.links.of(host)
             if link.state is LinkState.FAILED or (link.state is LinkState.SUSPECT and link.failures):
                 self._give_back(host, link.reason)
-
-    def _report_own(self, host: str, reports: tuple[RunReport, ...]) -> None:
-        if reports:
-            self.ledger.reported(reports)
-            self.live.report(host, reports)
-            self._given_back.add(host, reports, self._now.boot)
-            self._report(host, reports)
-
-    def _report(self, host: str, reports: tuple[RunReport, ...]) -> None:
-        self.upstream.tell(RunReported(host=host, sequence=0, sent=self._now.wall, reports=reports))

@@ -10,7 +10,7 @@ from hq.model.ids import PLAIN, AttemptKey
 from hq.model.job import JobSpec, SignedSpec
 from hq.model.runs import RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
-from hq.protocol.runs import RunRecorded, RunReported, RunStart
+from hq.protocol.runs import RunRecorded, RunReported, RunRoll, RunStart, RunStop
 from hq.protocol.specs import encode_spec
 from hq.userserver.ends import End, parse_end
 from tests.support.userserver_rig import INSTANCE, Rig, host, order
@@ -154,3 +154,17 @@ def test_a_reborn_user_server_tells_the_true_end_from_its_ledger(tmp_path: Path)
 @pytest.mark.parametrize("end", [End(1, Outcome.OK, 0), End(3, Outcome.FAILED, 255), End(2, Outcome.FAILED, None, 9), End(1, Outcome.TIMEOUT)])
 def test_an_end_is_read_as_it_is_written(end: End) -> None:
     assert parse_end(str(end.attempt), *end.words.split()) == end
+
+
+def test_a_host_that_has_forgotten_is_not_asked_to_stop_what_came_before(rig: Rig) -> None:
+    """Found by make chaos: it said of a task that had run that it never began, and the task, which must run once, ran again."""
+    rig.tell(run(order(1), order(2)))
+    rig.exec_comes("n1", memory="second", with_roll=False)
+    rig.tell(RunStop(host="n1", runs=(AttemptKey(1, PLAIN, 1),)))
+    rig.exec_says("n1", RunRoll(host="n1", runs=()))
+    assert [(report.key.job, report.kind, report.outcome) for report in told(rig)] == [(1, RunKind.ENDED, Outcome.LOST)]
+    rig.tell(RunStop(host="n1", runs=(AttemptKey(2, PLAIN, 1),)))
+    assert [(report.key.job, report.kind, report.outcome) for report in told(rig)] == [(2, RunKind.ENDED, Outcome.LOST)]
+    assert rig.exec_got("n1", RunStop) == []
+    rig.tell(run(order(1, attempt=2)), RunStop(host="n1", runs=(AttemptKey(1, PLAIN, 2),)))
+    assert [each.runs for each in rig.exec_got("n1", RunStop)] == [(AttemptKey(1, PLAIN, 2),)]
