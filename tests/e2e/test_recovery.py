@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.proc import is_running
 from tests.support.site import Site
 from tests.support.wait import until
 
@@ -36,7 +37,7 @@ def test_a_job_that_ends_while_its_user_server_is_dead_is_recorded_at_once(local
     # asked by the owner, for a question of alice's own would start her user-server again
     until(lambda: "finished" in local_site.admin("lsjobs", "alice").ok().out, 60, "the record of the end")
     lock = run_dir(local_site, "alice") / "lock"
-    assert not psutil.pid_exists(int(lock.read_text().split()[0]))
+    assert not is_running(int(lock.read_text().split()[0]))
     row = local_site.row("alice", job)
     assert (row["outcome"], row["exit_code"], row["attempt"]) == ("failed", 7, 1)
 
@@ -57,7 +58,7 @@ def test_a_submission_without_hq_server_is_kept_and_done_once_when_it_is_back(lo
     local_site.rows("alice")
     pid = local_site.server_pid()
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(pid), 20, "end of hq-server")
+    until(lambda: not is_running(pid), 20, "end of hq-server")
     done = local_site.run("alice", "hq-submit", f"echo once >> {mark}")
     assert done.rc == 0, done.err
     assert "1 job(s) kept until hq-server is back" in done.out
