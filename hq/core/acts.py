@@ -86,7 +86,7 @@ def _check_admin(action: str, job: LiveJob) -> None:
 
 def _whole(state: State, event: JobsActedOn, job: LiveJob, is_owner: bool) -> tuple[bool, str]:
     if event.action == "cancel":
-        return _cancel_whole(state, event, job)
+        return cancel_job(state, job, _why(event, "cancelled"))
     if event.action == "hold":
         return hold_whole(state, job, _why(event, "held"))
     if event.action == "release":
@@ -107,8 +107,8 @@ def _why(event: JobsActedOn, verb: str) -> str:
     return f"{verb} by {event.actor}" + (f": {event.reason}" if event.reason else "")
 
 
-def _cancel_whole(state: State, event: JobsActedOn, job: LiveJob) -> tuple[bool, str]:
-    reason = _why(event, "cancelled")
+def cancel_job(state: State, job: LiveJob, reason: str) -> tuple[bool, str]:
+    """Cancel all of a job that has not ended. Returns whether there was anything, and a word for its owner."""
     stopping = ended = 0
     is_single = job.indices is None and not job.tasks
     if is_single:
@@ -126,6 +126,15 @@ def _cancel_whole(state: State, event: JobsActedOn, job: LiveJob) -> tuple[bool,
     if not stopping:
         return True, "cancelled"
     return True, "is being stopped" + (f"; {ended:,} waiting tasks cancelled" if ended else "")
+
+
+def cancel_task(state: State, job: LiveJob, index: int, reason: str) -> bool:
+    """Cancel one task that has not ended. Returns whether it has by that."""
+    task = job.tasks.get(index)
+    if task is None:
+        _cancel_untouched(state, job, index, reason)
+        return True
+    return _cancel_record(state, job, task, reason)
 
 
 def _cancel_record(state: State, job: LiveJob, task: TaskRecord, reason: str) -> bool:
@@ -153,10 +162,7 @@ def _one(state: State, event: JobsActedOn, job: LiveJob, index: int, is_owner: b
     if now is TaskState.FINISHED or job.id not in state.jobs:
         return False, "has ended"
     if event.action == "cancel":
-        if task is None:
-            _cancel_untouched(state, job, index, _why(event, "cancelled"))
-            return True, "cancelled"
-        return True, "cancelled" if _cancel_record(state, job, task, _why(event, "cancelled")) else "is being stopped"
+        return True, "cancelled" if cancel_task(state, job, index, _why(event, "cancelled")) else "is being stopped"
     if event.action == "hold":
         return hold_one(state, job, index, _why(event, "held"))
     if event.action == "release":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
-from hq.core import acts, ahead, drains, holding, owners, quarantine, recovery, reports, submission
+from hq.core import acts, ahead, drains, holding, owners, quarantine, recovery, reports, restored, submission
 from hq.core.events import (
     ClusterSwitched,
     ConfigurationRead,
@@ -18,6 +18,8 @@ from hq.core.events import (
     JobsActedOn,
     JobsSubmitted,
     KeyEnrolled,
+    LedgerCompared,
+    LedgerGivenUp,
     LinkChanged,
     LoadsSampled,
     RollCalled,
@@ -30,10 +32,11 @@ from hq.core.events import (
     UserSwitched,
     Watched,
 )
+from hq.core.links import Link
 from hq.core.lost import host_lost
 from hq.core.placement import QueueView, Seat, View, plan
 from hq.core.progress import Watchers
-from hq.core.state import Link, State
+from hq.core.state import State
 from hq.model.changes import Changes
 from hq.model.job import TaskRecord
 from hq.model.snapshot import Snapshot
@@ -73,6 +76,8 @@ class Cluster(State):
             SlotsRecounted: lambda event: owners.slots_recounted(self, event),
             Watched: lambda event: self._watchers.watch(self, event),
             Unwatched: lambda event: self._watchers.unwatch(event.token),
+            LedgerCompared: lambda event: restored.compared(self, event),
+            LedgerGivenUp: lambda event: restored.given_up(self, event),
         }
         recovery.restore(self, snapshot)
         self.changes = Changes()
@@ -103,6 +108,7 @@ class Cluster(State):
 
     def _user_server_came(self, event: UserServerCame) -> None:
         user = event.user
+        restored.note_last_job(self, event)
         self.present.add(user)
         self.gone.pop(user, None)
         # a new user-server knows nothing of an old one's failures; what it does not name it has not tried
@@ -113,7 +119,7 @@ class Cluster(State):
                 task = self.jobs[key.job].tasks[key.index]
                 if task.outcome is not None:
                     reports.order_stop_of(self, task)
-                elif task.state is TaskState.STARTING:
+                elif task.state is TaskState.STARTING and not restored.is_awaited(self, user):
                     self.order_start(task)
                 self.greet_host(user, host_state.name)
             holding.order_again(self, filter(None, map(self.task, sorted(host_state.by_user.get(user, ())))))

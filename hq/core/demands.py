@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hq.core.hosts import PLACEABLE_BACKENDS, HostState
 from hq.core.jobs import Shape
-from hq.core.state import CLOSED_LINKS, State
+from hq.core.links import CLOSED_LINKS
+from hq.core.state import State
 from hq.errors import InputError, NeverError
 from hq.model.quantities import format_bytes
 from hq.model.states import LinkState

@@ -13,6 +13,7 @@ from hq.model.changes import Changes
 from hq.model.host import HostSpec, LoadSample
 from hq.model.ids import AttemptKey
 from hq.model.job import JobSpec, SignedSpec, Wishes
+from hq.model.restored import JobWord
 from hq.model.rows import JobCounts
 from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
@@ -67,12 +68,16 @@ class JobsActedOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsReported:
-    """An exec-server of `user` on `host` reported. `skew`: our clock minus its clock on sending. Older attempts are ignored."""
+    """An exec-server of `user` on `host` reported. `skew`: our clock minus its clock on sending. Older attempts are ignored.
+
+    `is_past`: long ago, as a ledger tells; it says nothing about the host as it is now.
+    """
 
     user: str
     host: str
     reports: tuple[RunReport, ...]
     skew: float = 0.0
+    is_past: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +91,34 @@ class RollCalled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserServerCame:
-    """The user-server of `user` has said hello."""
+    """The user-server of `user` has said hello. `last_job`: the highest id that it has ever seen."""
 
+    user: str
+    last_job: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerCompared:
+    """What the ledger of `user` says, or a piece of it, after the database was restored. The reply is a `Tally`.
+
+    `since`: from when on (Unix time, our clock) the ledger knows of every start; 0: not known. `skew` as in RunsReported.
+    """
+
+    token: object
+    user: str
+    jobs: tuple[JobWord, ...]
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    since: float = 0.0
+    skew: float = 0.0
+    is_last: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerGivenUp:
+    """An administrator waits no longer for the ledger of `user`: his jobs are held. The reply is a sentence or an HqError."""
+
+    token: object
+    actor: str
     user: str
 
 
@@ -215,7 +246,7 @@ class Unwatched:
 Event = (
     JobsSubmitted | JobsActedOn | RunsReported | RollCalled | UserServerCame | UserServerWent | LinkChanged | HostLost | LoadsSampled
     | HostsProbed | ConfigurationRead | HostSwitched | HostRowChanged | ClusterSwitched | UserSwitched | KeyEnrolled
-    | SlotsRecounted | Watched | Unwatched
+    | SlotsRecounted | Watched | Unwatched | LedgerCompared | LedgerGivenUp
 )  # fmt: skip
 
 

@@ -119,6 +119,8 @@ def _waiting(cluster: State, job: LiveJob, index: int, now: float) -> list[str]:
         sentences.append(f"The user {record.user} is disabled: the cluster's owner can enable him.")
     elif record.user not in cluster.present:
         sentences.append(_absent(cluster, record.user))
+    if record.user in cluster.restored.awaited:
+        sentences.append("The state database was restored from a backup: nothing of yours starts until the ledger of your user-server was compared with it.")
     if wishes.begin is not None and wishes.begin > now:
         sentences.append(f"It was asked to begin in {format_seconds(wishes.begin - now)}, not before.")
     if wishes.is_held and index not in job.ready_set:

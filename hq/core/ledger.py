@@ -98,6 +98,8 @@ class Account:
 
     since: float  # Unix time of its first start
     spent: Numbers = field(default_factory=Numbers)  # nothing of these may ever start again
+    cancelled: Numbers = field(default_factory=Numbers)  # nor of these, which their owner has cancelled
+    is_cancelled: bool = False  # all of them are
     open: dict[int, Starts] = field(default_factory=dict)
 
 
@@ -113,6 +115,8 @@ class Ledger:
         known = self.accounts.get(account)
         if known is None:
             return None
+        if known.is_cancelled or number in known.cancelled:
+            return "its owner has cancelled it"
         if number in known.spent:
             return "it has ended before, and was not signed for a further start"
         starts = known.open.get(number)
@@ -168,6 +172,15 @@ class Ledger:
         account = self.accounts[slot.account]
         account.open.pop(slot.number, None)
         account.spent.add(slot.number)
+
+    def cancel(self, slot: Slot, at: float, *, is_all: bool = False) -> None:
+        """Its owner cancelled this task (`is_all`: and every other of its account), whether it has started or not."""
+        account = self.accounts.get(slot.account)
+        if account is None:
+            account = self.accounts[slot.account] = Account(at)
+        account.is_cancelled = account.is_cancelled or is_all
+        if not is_all:
+            account.cancelled.add(slot.number)
 
     def grant(self, slot: Slot) -> None:
         """Its owner lets it start once more than was signed."""

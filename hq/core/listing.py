@@ -205,6 +205,10 @@ def user_rows(cluster: State) -> list[UserRow]:
     return rows
 
 
+#: The fact that names the users whose ledgers are awaited after a restore.
+LEDGERS_AWAITED = "ledgers awaited"
+
+
 def facts(cluster: State) -> dict[str, str | int]:
     """The cluster in a few figures, in the order in which they should be shown."""
     hosts = list(cluster.hosts.values())
@@ -224,4 +228,6 @@ def facts(cluster: State) -> dict[str, str | int]:
         "jobs": len(cluster.jobs),
     }
     found.update({f"tasks {state}": tasks.get(state, 0) for state in _LIVELIEST_WORDS})
+    if cluster.restored.awaited:
+        found[LEDGERS_AWAITED] = ", ".join(sorted(cluster.restored.awaited))
     return found

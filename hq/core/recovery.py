@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from hq.core import quarantine
+from hq.core import quarantine, restored
 from hq.core.ahead import note_queued
 from hq.core.drains import restore_deadlines
 from hq.core.jobs import LiveJob
@@ -24,6 +24,7 @@ def restore(state: State, snapshot: Snapshot) -> None:
         state.add_host(host)
     state.is_active = snapshot.settings.get(CLUSTER_ACTIVE, "1") != "0"
     restore_deadlines(state, snapshot.settings)
+    restored.restore(state, snapshot.settings)
     state.submissions = dict(snapshot.submissions)
     for (user, _), id in snapshot.submissions.items():
         state.last_of[user] = max(id, state.last_of.get(user, 0))

@@ -38,7 +38,7 @@ def reported(state: State, event: RunsReported) -> None:
         if report.kind is RunKind.STARTED:
             _started(state, job, task, report, event.skew)
         elif report.kind is RunKind.ENDED:
-            _ended(state, job, task, report, event.skew)
+            _ended(state, job, task, report, event.skew, is_past=event.is_past)
         elif report.kind is RunKind.NEVER_STARTED:
             _never_started(state, job, task, report)
         elif report.kind is RunKind.SUSPENDED:
@@ -76,18 +76,18 @@ def _waits(state: State, job: LiveJob, task: TaskRecord, report: RunReport) -> N
         state.touched.add(task.job)
 
 
-def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew: float) -> None:
+def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew: float, *, is_past: bool) -> None:
     outcome = report.outcome or Outcome.LOST
     if not task.slots and outcome is not Outcome.REFUSED:
         task = ahead.take_seat(state, job, task)
-    if report.started is not None:
+    if report.started is not None and not is_past:
         ahead.note_end(state, job, max(0.0, report.at - report.started))
     if report.heir is not None:
         ahead.inherit(state, task, AttemptKey(*report.heir))
     state.never_started.pop(task.key, None)
     started = task.started if report.started is None else report.started + skew
     told = task.outcome  # what was ordered meanwhile
-    if told is None:
+    if told is None and not is_past:
         state.health.note_end(state, task, outcome)
         if state.hosts[task.host].quarantine is not None:
             ahead.give_back_all(state, state.hosts[task.host])

@@ -220,8 +220,8 @@ class Runner:
             self._set_due(run, now.boot + alarm)
 
     def _on_start_failed(self, event: StartFailed, now: Moment, out: RunnerStep) -> None:
-        run = self.runs.get(event.key)
-        assert run is not None and run.phase is Phase.STARTING
+        run = self.runs[event.key]
+        assert run.phase is Phase.STARTING or run.pid is None  # without a pid: an earlier worker was about to make it
         if event.exit_code is not None or event.is_refused:
             if run.cause is None:
                 run.cause = (Outcome.REFUSED if event.is_refused else Outcome.FAILED, event.reason)

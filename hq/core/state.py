@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple
 
 from hq.core.ahead import Ahead
 from hq.core.events import Action, Reply, StartRuns, StopRuns
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
+from hq.core.links import CLOSED_LINKS, UNKNOWN_LINK, Link
 from hq.core.placement import in_order
 from hq.core.quarantine import Crashes, Health
 from hq.errors import HqError
@@ -21,21 +21,10 @@ from hq.model.changes import AuditRecord, Changes
 from hq.model.host import HostRecord
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import JobRecord, TaskRecord, exit_code_of
+from hq.model.restored import Restored
 from hq.model.runs import StartOrder
 from hq.model.states import LinkState, Outcome, TaskState, is_legal_move
 from hq.model.user import KeyRecord, UserRecord
-
-
-class Link(NamedTuple):
-    """How one user's exec-server on one host stands."""
-
-    state: LinkState
-    reason: str
-
-
-_UNKNOWN = Link(LinkState.UNKNOWN, "")
-#: Links over which nothing new is sent.
-CLOSED_LINKS = frozenset({LinkState.FAILED, LinkState.SUSPECT})
 
 
 class State:
@@ -56,6 +45,7 @@ class State:
         self.submissions: dict[tuple[str, str], int] = {}
         self.present: set[str] = set()  # users whose user-server is here
         self.gone: dict[str, str] = {}  # user → why it went
+        self.restored = Restored()
         self.links: dict[tuple[str, str], Link] = {}
         self.lost: set[tuple[str, str]] = set()  # (user, host) whose lease is over and that were not heard since
         self.bad: dict[str, dict[str, None]] = {}  # user → hosts whose link is closed
@@ -99,9 +89,9 @@ class State:
         return self.users.get(name)
 
     def may_start(self, user: str) -> bool:
-        """Whether anything of the user's can be started: he is enabled and his user-server is here."""
+        """Whether anything of the user's can be started: he is enabled, his user-server is here, no ledger of his is awaited."""
         record = self.users.get(user)
-        return user in self.present and record is not None and record.is_enabled
+        return user in self.present and user not in self.restored.awaited and record is not None and record.is_enabled
 
     def key(self, public: str) -> KeyRecord | None:
         """A registered key, enabled or not."""
@@ -109,7 +99,7 @@ class State:
 
     def link(self, user: str, host: str) -> Link:
         """How the user's exec-server on the host stands."""
-        return self.links.get((user, host), _UNKNOWN)
+        return self.links.get((user, host), UNKNOWN_LINK)
 
     # --- rows of the step ---
 
@@ -366,7 +356,7 @@ class State:
         self.changes.hosts.pop(name, None)
         self.changes.hosts_removed.add(name)
         for user, host in [pair for pair in self.links if pair[1] == name]:
-            self.set_link(user, host, _UNKNOWN)
+            self.set_link(user, host, UNKNOWN_LINK)
 
     def _vacate(self, task: TaskRecord) -> None:
         host, job = self.hosts[task.host], self.jobs[task.job]

@@ -1,15 +1,14 @@
 """Backups of the state database: a consistent copy of all tables in one SQLite file, whatever the database is, and the way back.
 
 A restored database knows less than the world does: jobs have ended since, others were submitted. So after a restore a new
-incarnation begins (`begin_anew`): a higher epoch than any before, job ids that nobody has seen, and every live job held until its
-owner releases it; what has ended meanwhile is then refused by the ledger of his user-server, and does not run again.
+incarnation begins (`begin_anew`): a higher epoch than any before, job ids that nobody has seen, and nothing of a user starts until
+the ledger of his user-server was compared with the database (`hq.core.restored`).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 
 from sqlalchemy import Engine, delete, exc, func, insert, select, update
 
@@ -19,12 +18,10 @@ from hq.db.faults import explain
 from hq.db.store import Store
 from hq.errors import DatabaseError, InputError, RefusedError
 from hq.model.changes import AuditRecord, Changes
-from hq.model.states import TaskState
+from hq.model.restored import AWAITS, anew
 
-#: Ids that are left out after a restore: more than were given since the backup.
-ID_GAP = 1_000_000
-#: The setting that job ids go on above.
-LAST_ID = "last_job_id"
+#: The setting of a copy that says when it was made (Unix time).
+BACKED_UP = "backed_up_at"
 _CHUNK = 2000
 
 
@@ -44,7 +41,10 @@ def back_up(engine: Engine, path: str) -> int:
         target = open_engine(f"sqlite:///{part}")
         try:
             create_tables(target)
+            # before: a ledger that begins while the copy is made vouches for less than all
+            moment = time.time()
             count = _copy(engine, target)
+            Store(target).write(Changes(settings={BACKED_UP: repr(moment)}))
         finally:
             target.dispose()
         os.replace(part, path)
@@ -53,8 +53,10 @@ def back_up(engine: Engine, path: str) -> int:
     return count
 
 
-def restore(engine: Engine, path: str) -> int:
-    """Fill the empty tables of a database from a backup, and begin anew. hq-server must not be running. Returns the number of rows.
+def restore(engine: Engine, path: str) -> tuple[int, list[str]]:
+    """Fill the empty tables of a database from a backup, and begin anew. hq-server must not be running.
+
+    Returns the number of rows, and the users whose ledgers are awaited now.
 
     Raises InputError if there is no such file, RefusedError if the tables are not empty.
     """
@@ -71,35 +73,33 @@ def restore(engine: Engine, path: str) -> int:
         count = _copy(source, engine)
     finally:
         source.dispose()
-    begin_anew(engine)
-    return count
+    return count, begin_anew(engine, float(Store(engine).load().settings.get(BACKED_UP, "0")))
 
 
-def begin_anew(engine: Engine) -> int:
-    """The database was restored, by whatever means: a new incarnation. Returns the number of jobs that are held now. Harmless to repeat."""
+def begin_anew(engine: Engine, moment: float = 0.0) -> list[str]:
+    """The database was restored, by whatever means: a new incarnation. Returns the users whose ledgers are awaited now. Harmless to repeat.
+
+    `moment`: when the backup was made, if that is known; else the database's own last moment counts.
+    """
     store = Store(engine)
     snapshot = store.load()
     now = time.time()
-    changes = Changes()
-    for job in snapshot.jobs:
-        if not job.wishes.is_held:
-            changes.jobs[job.id] = replace(job, wishes=replace(job.wishes, is_held=True))
-    for task in snapshot.tasks:
-        if task.state is TaskState.WAITING:
-            changes.tasks[task.key] = replace(task, state=TaskState.HELD, since=now, reason="held: the state database was restored from a backup")
-    last = max(snapshot.last_job, int(snapshot.settings.get(LAST_ID, "0")))
-    changes.settings[LAST_ID] = str(last + ID_GAP)
-    changes.audit.append(AuditRecord(at=now, actor="hq-dbadmin", role="admin", action="restored", owner="", target="database", detail=f"{len(changes.jobs)} jobs held"))
-    store.write(changes)
+    lease = tables.lease.c
     try:
         with engine.connect().execution_options(is_writer=True) as connection, connection.begin():
-            epoch = tables.lease.c.epoch
-            found = int(connection.execute(select(epoch).where(tables.lease.c.id == 1)).scalar_one())
+            last = max(float(connection.execute(select(func.max(table.c.at))).scalar() or 0.0) for table in (tables.task_event, tables.host_load))
+            found = int(connection.execute(select(lease.epoch).where(lease.id == 1)).scalar_one())
             # epochs count starts of hq-server: the seconds of today are above whatever a user-server has seen
-            connection.execute(update(tables.lease).where(tables.lease.c.id == 1).values(epoch=max(found + 1, int(now)), batch=""))
+            epoch = max(found + 1, int(now))
+            connection.execute(update(tables.lease).where(lease.id == 1).values(epoch=epoch, batch=""))
     except (exc.SQLAlchemyError, OSError) as error:
         raise DatabaseError(explain(error, engine.url)) from error
-    return len(changes.jobs)
+    changes = Changes(settings=anew(snapshot, epoch, max(moment, last)))
+    awaited = [name.removeprefix(AWAITS) for name in changes.settings if name.startswith(AWAITS)]
+    detail = f"ledgers awaited: {', '.join(awaited) or 'none'}"[:1000]
+    changes.audit.append(AuditRecord(at=now, actor="hq-dbadmin", role="admin", action="restored", owner="", target="database", detail=detail))
+    store.write(changes)
+    return awaited
 
 
 def _copy(source: Engine, target: Engine) -> int:

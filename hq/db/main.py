@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backup", metavar="FILE", help="copy everything, as it is now, into a new file; hq-server may be running")
     parser.add_argument("--restore", metavar="FILE", help="fill empty tables from a backup, and do what --restored does; hq-server must be down")
     parser.add_argument(
-        "--restored", action="store_true", help="the database was restored by other means: new epoch, new job ids, live jobs held until they are released"
+        "--restored", action="store_true", help="the database was restored by other means: new epoch, new job ids, nothing of a user starts until his user-server's ledger was compared"
     )
     parser.add_argument("--yes", action="store_true", help="with --drop-tables: do not ask")
     parser.add_argument("--version", action="version", version=f"hq-dbadmin {hq.__version__}")
@@ -113,9 +113,10 @@ def _act(options: argparse.Namespace, etc: str, engine: Engine, source: TextIO, 
     if options.backup:
         print(f"{back_up(engine, options.backup):,} rows are in {options.backup}", file=out)
     if options.restore:
-        print(f"{restore(engine, options.restore):,} rows were restored; live jobs are held: hq-client release ID lets one go on", file=out)
+        count, awaited = restore(engine, options.restore)
+        print(f"{count:,} rows were restored; {_awaited(awaited)}", file=out)
     elif options.restored:
-        print(f"a new incarnation begins; {begin_anew(engine):,} live jobs are held: hq-client release ID lets one go on", file=out)
+        print(f"a new incarnation begins; {_awaited(begin_anew(engine))}", file=out)
     if options.add_standard_entries:
         _add_standard_entries(engine, etc, out)
     if options.enrol_admin:
@@ -123,6 +124,12 @@ def _act(options: argparse.Namespace, etc: str, engine: Engine, source: TextIO, 
     if options.check:
         _check(engine, out)
     return 0
+
+
+def _awaited(users: list[str]) -> str:
+    if not users:
+        return "no ledger is awaited, for nobody has a user-server"
+    return f"nothing starts until the ledgers of these users were compared: {', '.join(users)} (hq-admin status shows who is left)"
 
 
 def _show(engine: Engine, out: TextIO) -> None:

@@ -31,9 +31,10 @@ from hq.execserver.backends.cgroup import CgroupManager
 from hq.execserver.backends.process import LEFTOVER_POLL, ProcessBackend
 from hq.execserver.backends.procs import boot_id
 from hq.execserver.backends.statuses import StatusReader
-from hq.execserver.batchnews import NewsBackend, batch_events, run_ended, scripts_dir
+from hq.execserver.batchnews import NewsBackend, batch_events, scripts_dir
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
+from hq.execserver.endings import ended_events
 from hq.execserver.handlers import HANDLERS, answer
 from hq.execserver.journal import REWRITE_SIZE, Journal, read_journal
 from hq.execserver.launch import BlobStore, Launcher
@@ -252,8 +253,7 @@ class ExecServer:
     def _poll(self, now: Now) -> list[Event]:
         ended, gone = self.backend.poll(now.boot)
         events: list[Event] = [] if self.batch is None else batch_events(self, self.batch, now)
-        for each in ended:
-            events += [*self.outputs.last_look(each.key), run_ended(each, now)]
+        events += ended_events(self, ended, now)
         events.extend(LeftoversGone(key) for key in gone)
         return events
 

@@ -66,7 +66,7 @@ class BatchBackend:
         """Whether an earlier exec-server wrote the attempt down here."""
         return key in self._before
 
-    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
+    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int, since: int | None = None) -> None:
         """As Backend.adopt. One that was never written down was never submitted."""
         group, index = self._before.get(key, (None, 0))
         if group is None:

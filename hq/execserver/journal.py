@@ -43,6 +43,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     reports: tuple[RunReport, ...] = ()
     boot: str = ""
     memory: str = ""
+    reaper: str = ""  # who waits for the runs of a worker that died
+    since: float = 0.0  # CLOCK_BOOTTIME
     ahead: bool = False
 
 
@@ -56,6 +58,7 @@ class Known:
     pid: int = 0  # not 0: it was made
     starttime: int = 0
     started: float | None = None
+    since: float = 0.0  # CLOCK_BOOTTIME when that was
     outputs: tuple[tuple[int, int], ...] = ()
     stop: tuple[Outcome, str] | None = None
     ended: Line | None = None
@@ -67,6 +70,7 @@ class Recovered:
 
     boot: str = ""
     memory: str = ""
+    reaper: str = ""
     last: int = 0
     specs: dict[int, SignedSpec] = field(default_factory=dict)
     runs: dict[AttemptKey, Known] = field(default_factory=dict)
@@ -103,7 +107,7 @@ def _apply(found: Recovered, line: Line) -> None:
     key = AttemptKey(*line.key) if line.key is not None else None
     known = found.runs.get(key) if key is not None else None
     if line.t == "boot":
-        found.boot, found.memory, found.last = line.boot, line.memory, max(found.last, line.sequence)
+        found.boot, found.memory, found.reaper, found.last = line.boot, line.memory, line.reaper, max(found.last, line.sequence)
     elif line.t == "spec":
         found.specs[line.job] = SignedSpec(line.body, line.signature)
     elif line.t == "order" and key is not None and key not in found.seen:
@@ -123,7 +127,7 @@ def _apply(found: Recovered, line: Line) -> None:
             del found.batches[sequence]
     elif known is not None:
         if line.t == "starting":
-            known.tag, known.started = line.tag, line.at
+            known.tag, known.started, known.since = line.tag, line.at, line.since
         elif line.t == "armed":
             known.is_armed = True
         elif line.t == "started":

@@ -90,7 +90,7 @@ class PilotBackend:
         self._since[launch.key] = time.time()
         return Submitted()
 
-    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
+    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int, since: int | None = None) -> None:
         """As Backend.adopt: it is the pilots' to say that they have it."""
         if self._forward.knows(key):
             self._forward.adopt(key, tag, pid, starttime)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from hq.core.runner_events import RunEnded, StopAsked
 from hq.core.runner_run import Phase, Run
-from hq.execserver.backends.procs import boot_id
+from hq.execserver.backends.procs import boot_id, read_proc
 from hq.execserver.journal import Known, Line, Recovered
 from hq.kernel.clock import Now
 from hq.model.ids import AttemptKey
@@ -17,12 +18,20 @@ from hq.model.states import Outcome
 if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 MAX_SEEN = 100_000  # attempts that a rewritten journal remembers as over
+
+
+def reaper() -> str:
+    """Who waits for our children when we die, so that their statuses are not lost: the parent, by pid and start time."""
+    parent = read_proc(os.getppid())
+    return "" if parent is None else f"{parent.pid}:{parent.starttime}"
 
 
 def recover(server: ExecServer, recovered: Recovered, now: Now) -> None:
     """Take over what an earlier worker left."""
     boot = boot_id()
+    is_same_reaper = bool(recovered.reaper) and recovered.reaper == reaper()
     is_same_boot = recovered.boot in ("", boot)
     if recovered.bad_lines:
         server.log.warning("%d lines of the journal could not be read", recovered.bad_lines)
@@ -31,7 +40,7 @@ def recover(server: ExecServer, recovered: Recovered, now: Now) -> None:
     for key in recovered.seen:
         server.runner.restore_seen(key)
     for key, known in recovered.runs.items():
-        _restore(server, key, known, recovered.specs.get(key.job), is_same_boot, now)
+        _restore(server, key, known, recovered.specs.get(key.job), is_same_boot, is_same_reaper, now)
     server.flush()
     server.memory = recovered.memory or secrets.token_hex(8)
     try:
@@ -44,7 +53,7 @@ def recover(server: ExecServer, recovered: Recovered, now: Now) -> None:
         server.statuses.clear()
 
 
-def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSpec | None, is_same_boot: bool, now: Now) -> None:
+def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSpec | None, is_same_boot: bool, is_same_reaper: bool, now: Now) -> None:
     spec = server.orders.admit(known.order, signed)
     if isinstance(spec, str):
         server.log.error("%s of the journal cannot be taken over: %s", key, spec)
@@ -57,7 +66,7 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
     else:
         # a batch system may have had it for days before it begins
         is_waiting = server.batch is not None and not known.pid
-        run = Run(known.order, spec, Phase.STARTING if is_waiting else Phase.RUNNING, now.boot, pid=known.pid or None,
+        run = Run(known.order, spec, Phase.STARTING if is_waiting else Phase.RUNNING, known.since or now.boot, pid=known.pid or None,
                   started=None if is_waiting else known.started, is_submitted=is_waiting)  # fmt: skip
         server.runner.restore(run, now)
         server.tags[key] = (known.tag, known.pid, known.starttime, known.outputs)
@@ -67,7 +76,8 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
             reason = "the host was restarted while it ran" if known.tag else "the host was restarted; whether it had begun is not known"
             server.events.append(RunEnded(key=key, at=now.wall, reason=reason))
         else:
-            server.backend.adopt(key, known.tag, known.pid, known.starttime)
+            since = int(known.since * _TICKS) if is_same_reaper and known.since else None
+            server.backend.adopt(key, known.tag, known.pid, known.starttime, since)
             paths = server.launcher.paths(spec, known.order)
             server.outputs.add(key, spec, paths.stdout, paths.stderr, known.outputs)
             server.log.info("%s taken over, pid %s", key, known.pid or "not known")
@@ -77,7 +87,7 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
 
 def journal_lines(server: ExecServer, boot: str | None = None) -> list[Line]:
     """The whole journal as it should be now."""
-    lines = [Line(t="boot", boot=boot or boot_id(), memory=server.memory, sequence=server.spool.last)]
+    lines = [Line(t="boot", boot=boot or boot_id(), memory=server.memory, reaper=reaper(), sequence=server.spool.last)]
     seen = list(server.runner.seen())[-MAX_SEEN:]
     lines.extend(Line(t="seen", key=key) for key in seen)
     lines.extend(Line(t="spec", job=job, body=signed.body, signature=signed.signature) for job, signed in server.specs.items())
@@ -91,7 +101,7 @@ def journal_lines(server: ExecServer, boot: str | None = None) -> list[Line]:
             lines.append(Line(t="armed", key=key))
         if key in server.tags:
             tag, pid, starttime, outputs = server.tags[key]
-            lines.append(Line(t="starting", key=key, tag=tag, at=run.started or 0.0))
+            lines.append(Line(t="starting", key=key, tag=tag, at=run.started or 0.0, since=0.0 if pid else run.since))
             if pid:
                 lines.append(Line(t="started", key=key, pid=pid, starttime=starttime, at=run.started or 0.0, outputs=outputs))
         stop = run.cause or stops.get(key)

@@ -36,7 +36,7 @@ def make_runs(server: ExecServer, spawns: Sequence[Spawn], now: Now) -> list[Eve
     note = server.journal.note
     tags = [server.names.next() for _ in spawns]
     for spawn, tag in zip(spawns, tags, strict=True):
-        note(t="starting", key=spawn.order.key, tag=tag, at=now.wall)
+        note(t="starting", key=spawn.order.key, tag=tag, at=now.wall, since=now.boot)
     armed = server.armed.to_arm(spawns, server.runner.queue.upcoming())
     server.journal.note_all("armed", armed or ())
     if not server.flush(is_synced=armed is not None):

@@ -14,7 +14,7 @@ import msgspec
 
 from hq import VERSION
 from hq.errors import RemoteError
-from hq.protocol import admin, jobs, peers, runs
+from hq.protocol import admin, jobs, ledgers, peers, runs
 from hq.protocol.base import PROTOCOL, Message, Problem
 
 #: Largest frame that any socket accepts, in bytes.
@@ -23,7 +23,7 @@ MAX_FRAME = 64 << 20
 
 def _declared() -> dict[str, type[Message]]:
     found: dict[str, type[Message]] = {"problem": Problem}
-    for module in (peers, jobs, runs, admin):
+    for module in (peers, jobs, runs, ledgers, admin):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Message) and value is not Message:
                 found[str(value.__struct_config__.tag)] = value

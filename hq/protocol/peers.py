@@ -26,6 +26,7 @@ class PeerHello(Message, frozen=True, kw_only=True, tag="peer.hello"):
     sign_public: str = ""
     takeover: bool = False  # its user moves his user-server here: the one that is up is told to end
     lock: str = ""  # names the lock of the run directory, which it holds: an earlier one with the same lock is dead
+    last_job: int = 0  # the highest id of a job that it has ever seen
 
 
 class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):
@@ -39,6 +40,7 @@ class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):
     heartbeat: float
     hosts: tuple[HostSpec, ...]
     lease: float = 0.0  # after so many seconds of silence an exec-server ends what may be run again; 0: not said
+    now: float = 0.0  # hq-server's clock (Unix time); 0: not said
 
 
 class PeerRefused(Message, frozen=True, kw_only=True, tag="peer.refused"):

@@ -76,6 +76,8 @@ _ALL = (
     Command("disableuser", "NAME", "Keep a user out; his running jobs run on.", admin_users.disable_user, 1, 1),
     _read("lskeys", "[USER]", "Registered keys and how they were proven.", admin_users.ls_keys, 0, 1),
     Command("revokekey", "KEY", "A key (or its beginning, 8 characters or more) is out from now on.", admin_users.revoke_key, 1, 1),
+    Command("forgetledger", "USER", "After a restore: wait no longer for USER's ledger; his jobs are held until they are released.",
+            admin_users.forget_ledger, 1, 1),
     _read("lsjobs", "[USER]", "Jobs of everybody or of one user, live and lately ended.", admin_jobs.ls_jobs, 0, 1),
     Command("cancel", "IDS", "Cancel jobs of anybody.", admin_jobs.cancel, 1, MANY),
     Command("requeue", "IDS", "Run again what its owner signed rerunnable.", admin_jobs.requeue, 1, MANY),

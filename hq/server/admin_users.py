@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hq.core import listing
-from hq.core.events import KeyEnrolled, UserSwitched
+from hq.core.events import KeyEnrolled, LedgerGivenUp, UserSwitched
 from hq.errors import RefusedError, UsageError
 from hq.kernel.config import ROLES
 from hq.model.user import UserRecord, parse_user_name
@@ -106,3 +106,8 @@ def revoke_key(server: Server, request: Request, words: list[str]) -> None:
         return AdminAnswer(text=f"key {key.public} of {key.user} is revoked")
 
     server.add(KeyEnrolled(token=request.with_render(render), key=key))
+
+
+def forget_ledger(server: Server, request: Request, words: list[str]) -> None:
+    """Wait no longer for the ledger of a user who does not come back."""
+    server.add(LedgerGivenUp(token=request.with_render(lambda value: AdminAnswer(text=str(value))), actor=request.caller.user, user=words[0]))

@@ -6,9 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hq.protocol.base import Message
+from hq.protocol.ledgers import LedgerStatement
 from hq.protocol.peers import HostLink, HostLoad, KeyEnrol, KeyRegister, PeerAsk, PeerBye, PeerHeartbeat, PeerHello
 from hq.protocol.runs import BlobGet, ExecHello, RunReported, RunRoll
-from hq.server import enrolment, handlers_admin, handlers_execs, handlers_jobs, handlers_peers, handlers_reads, handlers_runs
+from hq.server import (
+    enrolment,
+    handlers_admin,
+    handlers_execs,
+    handlers_jobs,
+    handlers_ledgers,
+    handlers_peers,
+    handlers_reads,
+    handlers_runs,
+)
 from hq.server.requests import Caller, Request, disabled_text
 
 if TYPE_CHECKING:
@@ -20,6 +30,7 @@ HANDLERS: dict[type[Message], Handler] = {
     KeyEnrol: enrolment.take_message,
     **handlers_peers.HANDLERS,
     **handlers_runs.HANDLERS,
+    **handlers_ledgers.HANDLERS,
     **handlers_execs.HANDLERS,
     **handlers_jobs.HANDLERS,
     **handlers_reads.HANDLERS,
@@ -27,7 +38,7 @@ HANDLERS: dict[type[Message], Handler] = {
 }
 
 #: What counts even from a disabled user: the truth about what runs already.
-_REPORTING = (PeerHeartbeat, PeerBye, RunReported, RunRoll, HostLink, HostLoad, BlobGet, ExecHello, KeyRegister)
+_REPORTING = (PeerHeartbeat, PeerBye, RunReported, RunRoll, HostLink, HostLoad, BlobGet, ExecHello, KeyRegister, LedgerStatement)
 _FIRST_WORDS = (PeerHello, ExecHello, KeyEnrol, PeerAsk)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hq.core.events import Accepted, JobsActedOn, JobsSubmitted, Submission
-from hq.errors import InputError, NotAllowedError, RemoteError
+from hq.core.restored import is_awaited
+from hq.errors import InputError, NotAllowedError, RemoteError, UnavailableError
 from hq.kernel.keys import digest_of
 from hq.model.job import check_spec, check_wishes
 from hq.model.user import Role
@@ -82,6 +83,9 @@ def act(server: Server, request: Request, message: JobAct) -> None:
         raise InputError("signal takes a number from 1 to 64, the other actions none")
     check_selection(message.selection)
     is_admin = request.caller.role is Role.ADMIN
+    if not is_admin and is_awaited(server.cluster, request.caller.user):
+        # "no such job" would be wrong of one that is about to be taken back
+        raise UnavailableError("the state database was restored from a backup and is being compared with your ledger: try again in a moment")
     if message.selection.user not in (None, request.caller.user) and not is_admin:
         raise NotAllowedError("only an administrator acts on the jobs of others (hq-admin)")
 

@@ -11,8 +11,10 @@ from hq.core import listing
 from hq.core.events import LinkChanged, LoadsSampled, Unwatched, UserServerCame
 from hq.errors import RemoteError
 from hq.model.host import LoadSample
+from hq.model.restored import INCARNATION
 from hq.protocol.base import PROTOCOL, Message, is_near
 from hq.protocol.peers import HostLink, HostLoad, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerWelcome
+from hq.server import handlers_ledgers
 from hq.server.requests import Request, disabled_text
 from hq.server.sessions import SILENT_BEATS, Session
 
@@ -46,11 +48,14 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
             reason = f"{user} has moved his user-server to {message.machine[:MAX_NAME]}"
             server.outbox.tell(before.peer, PeerRefused(reason=reason, address=message.address[:MAX_NAME]))
     server.sessions.put(session)
-    server.add(UserServerCame(user=user))
+    handlers_ledgers.check_last_job(server, user, message.last_job)
+    server.add(UserServerCame(user=user, last_job=message.last_job))
     server.log.category("system").info("user-server of %s came: %s at %s, hq %s", user, message.machine, message.address, message.version)
     hosts = tuple(host.record.spec for host in server.cluster.hosts.values() if host.record.is_listed)
     request.reply(PeerWelcome(version=VERSION, instance=server.instance, epoch=server.epoch, user=user,
-                              heartbeat=server.timers.intervals()["heartbeat"], hosts=hosts, lease=server.config.lease))  # fmt: skip
+                              heartbeat=server.timers.intervals()["heartbeat"], hosts=hosts, lease=server.config.lease,
+                              now=server.now.wall))  # fmt: skip
+    handlers_ledgers.want(server, request)
 
 
 def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str, str]:
@@ -109,7 +114,7 @@ def facts_of(server: Server, what: str) -> dict[str, Any]:
         return {**base, "answer": "pong"}
     if what == "info":
         return {
-            **base, "protocol": PROTOCOL, "pid": os.getpid(), "etc": server.etc, "epoch": server.epoch,
+            **base, "protocol": PROTOCOL, "pid": os.getpid(), "etc": server.etc, "epoch": server.epoch, "incarnation": int(server.settings.get(INCARNATION, "0")),
             "up_seconds": round(server.now.boot - server.started.boot, 1), "messages": server.counts["messages"],
             "commits": server.counts["commits"], "refused_messages": server.counts["refused"],
             "dropped_envelopes": server.gate.dropped,
@@ -128,6 +133,10 @@ def ask(server: Server, request: Request, message: PeerAsk) -> None:
         # directories of the owner and the traffic of others are not a user's business
         for name in ("etc", "pid", "refused_messages", "dropped_envelopes", "standby"):
             facts.pop(name, None)
+        if listing.LEDGERS_AWAITED in facts:
+            facts[listing.LEDGERS_AWAITED] = request.caller.user
+            if request.caller.user not in server.cluster.restored.awaited:
+                del facts[listing.LEDGERS_AWAITED]
     request.reply(PeerFacts(facts=facts))
 
 

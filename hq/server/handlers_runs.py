@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hq.core.events import RollCalled, RunsReported
+from hq.core.restored import is_awaited
 from hq.errors import RemoteError
 from hq.model.ids import AttemptKey
 from hq.model.runs import RunReport
@@ -41,7 +42,8 @@ def clean_report(report: RunReport, sent: float) -> RunReport:
                    max_rss=_within(report.max_rss, 0, _MAX), cpu=cpu, reason=report.reason[:MAX_REASON])  # fmt: skip
 
 
-def _is_key(key: AttemptKey) -> bool:
+def is_key(key: AttemptKey) -> bool:
+    """Whether an attempt can have this name."""
     return 0 < key.job < _MAX and -1 <= key.index < 2**31 and 0 < key.attempt < 2**31
 
 
@@ -56,9 +58,11 @@ def reported(server: Server, request: Request, message: RunReported) -> None:
     _check_host(request, message.host)
     if not 0 <= message.sequence < _MAX:
         raise RemoteError(f"run.reported of {message.host[:255]} has the sequence number {message.sequence}")
+    if is_awaited(server.cluster, request.caller.user):
+        return  # a database that has forgotten the job must not acknowledge its end: all is told anew after the comparison
     sent = _moment(message.sent, None)
     now = server.now.wall
-    reports = tuple(clean_report(report, now if sent is None else sent) for report in message.reports if _is_key(report.key))
+    reports = tuple(clean_report(report, now if sent is None else sent) for report in message.reports if is_key(report.key))
     if reports and message.host in server.cluster.hosts:
         server.add(RunsReported(user=request.caller.user, host=message.host, reports=reports, skew=0.0 if sent is None else now - sent))
     if message.sequence and request.peer is not None:
@@ -69,8 +73,8 @@ def reported(server: Server, request: Request, message: RunReported) -> None:
 def roll(server: Server, request: Request, message: RunRoll) -> None:
     """What an exec-server has, after it came (back)."""
     _check_host(request, message.host)
-    if message.host in server.cluster.hosts:
-        server.add(RollCalled(user=request.caller.user, host=message.host, runs=frozenset(key for key in message.runs if _is_key(key))))
+    if message.host in server.cluster.hosts and not is_awaited(server.cluster, request.caller.user):
+        server.add(RollCalled(user=request.caller.user, host=message.host, runs=frozenset(key for key in message.runs if is_key(key))))
 
 
 def get_blobs(server: Server, request: Request, message: BlobGet) -> None:

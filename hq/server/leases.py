@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hq.core.events import HostLost
+from hq.core.restored import is_awaited
 from hq.model.quantities import format_seconds
 from hq.model.states import LinkState
 
@@ -27,5 +28,5 @@ def _silent(server: Server) -> Iterator[tuple[str, str]]:
     for name, host in server.cluster.hosts.items():
         for user in host.by_user:
             is_heard = server.cluster.link(user, name).state is LinkState.ALIVE or server.visits.of(user, name) is not None
-            if server.sessions.of(user) is not None and not is_heard:
+            if server.sessions.of(user) is not None and not is_heard and not is_awaited(server.cluster, user):
                 yield user, name

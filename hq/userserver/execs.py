@@ -126,6 +126,7 @@ class ExecLinks:
             return
         if host not in self._ready:
             self._doubts.sent_before(host, again)
+        self.ledger.book.sent(host, orders)
         message = msgspec.structs.replace(message, orders=orders)
         for other, older in self.live.send(host, orders):
             # hq-server gave that one up; it must not go on beside the new one
@@ -211,7 +212,7 @@ class ExecLinks:
         if re:
             self._connections.answered(host, re, message)
         elif isinstance(message, RunReported):
-            self.ledger.reported(message.reports)
+            self.ledger.reported(message.reports, host, self._now.wall - message.sent)
             self._doubts.reported(host, message.sequence, message.reports)
             self._on_ended(self.live.report(host, message.reports))
             self.upstream.tell(bound(host, message, self._log))

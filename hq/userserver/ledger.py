@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from hq.core.ledger import FAILURES, Ledger, Slot, Starts, Terms, slot_of
+from hq.core.ledger import FAILURES, Ledger, Slot, Terms, slot_of
 from hq.errors import HqError
 from hq.kernel.clock import Now
 from hq.model.ids import PLAIN, AttemptKey
@@ -22,7 +22,9 @@ from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
 from hq.protocol.specs import decode_spec
+from hq.userserver.book import RunBook
 from hq.userserver.ends import End, Ends, parse_end
+from hq.userserver.ledgertext import job_line, ledger_lines
 
 SYNC_EVERY = 1.0
 #: The file is written anew when it has grown past this and past twice its size after the last time (bytes).
@@ -32,10 +34,6 @@ KEEP = 400 * 86400.0
 MAX_JOBS = 200_000
 
 _OUTCOMES = {"o": Outcome.OK, "f": Outcome.FAILED}
-
-
-def _job_line(job: int, terms: Terms) -> str:
-    return f"J {job} {terms.retries},{'r' if terms.is_rerunnable else ''}{'a' if terms.is_array else ''} {terms.key}\n"
 
 
 class Verdict(NamedTuple):
@@ -65,10 +63,13 @@ class LedgerFile:
         self._is_unsynced = False
         self._synced = now.boot
         self._is_retired = False
+        self.highest = 0  # the highest job that was ever seen
+        self.since = 0.0  # from when on every start is known, by hq-server's clock; 0: not known
         self._replay()
         self.rules.forget_before(now.wall - KEEP)
         self._fd, self._size, self._size_then = -1, 0, 0
         self._rewrite()
+        self.book = RunBook(path + "-book", log)
 
     # --- what passes by -----------------------------------------------------------------------------------------------
 
@@ -101,8 +102,9 @@ class LedgerFile:
             return Verdict((), {}, is_kept=False)
         return Verdict(tuple(kept), refused, again=tuple(again))
 
-    def reported(self, reports: Iterable[RunReport]) -> None:
-        """Reports pass by: what never started does not count, what ended by itself is over."""
+    def reported(self, reports: Collection[RunReport], host: str = "", shift: float = 0.0) -> None:
+        """Reports of `host` pass by: what never started does not count, what ended by itself is over. `shift`: our clock minus the host's."""
+        self.book.reported(host, shift, reports)
         for report in reports:
             known = self._jobs.get(report.job)
             if known is None:
@@ -136,6 +138,37 @@ class LedgerFile:
     def stopped(self, runs: Iterable[AttemptKey]) -> None:
         """These were told to stop: how they end is not their own doing."""
         self._stopped.update(AttemptKey(*key) for key in runs)
+
+    def welcomed(self, server_now: float) -> None:
+        """hq-server let us in, and says what time it is."""
+        if not self.since and server_now > 0:
+            # one that was begun by an earlier version knows since its first account
+            self.since = min([server_now, *(account.since for account in self.rules.accounts.values())])
+            self._write(f"B {self.since!r} 0\n")
+            self.flush()
+
+    def submitted(self, jobs: Iterable[tuple[int, SignedSpec]]) -> None:
+        """hq-server has taken these jobs of ours."""
+        for job, signed in jobs:
+            self._terms(job, signed)
+        self.flush()
+
+    def cancelled(self, names: Iterable[str]) -> None:
+        """hq-server has cancelled these jobs and tasks in the owner's name."""
+        for name in names:
+            job, _, index = name.partition("_")
+            if not job.isdigit() or int(job) not in self._jobs:
+                continue
+            terms = self._jobs[int(job)][1]
+            is_all = terms.is_array and not index
+            slot = slot_of(terms, int(index) if index.isdigit() else 0 if is_all else PLAIN)
+            self.rules.cancel(slot, self._now.wall, is_all=is_all)
+            self._note(slot, "X" if is_all else "x", 0)
+        self.flush()
+
+    def known_jobs(self) -> Iterable[tuple[int, Terms]]:
+        """All jobs whose terms are remembered."""
+        return ((job, terms) for job, (_, terms) in self._jobs.items())
 
     def granted(self, selection: Selection, names: Iterable[str]) -> None:
         """hq-server has requeued these in the owner's name, who asked for this selection."""
@@ -178,7 +211,8 @@ class LedgerFile:
         key = spec.key if spec.key.isprintable() else blake2b(spec.key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         terms = Terms(key, spec.retries, spec.is_rerunnable, bool(spec.indices))
         if known is None or known[1] != terms:
-            self._write(_job_line(job, terms))
+            self._write(job_line(job, terms))
+            self.highest = max(self.highest, job)
         self._jobs[job] = (signed.signature, terms)
         return terms
 
@@ -188,6 +222,7 @@ class LedgerFile:
         """Write what could not be written, bring it to the disk, begin a new file when the old one is mostly past."""
         self._now = now
         self.flush()
+        self.book.tick()
         if self._is_unsynced and now.boot - self._synced >= SYNC_EVERY:
             self._synced = now.boot
             try:
@@ -241,6 +276,7 @@ class LedgerFile:
     def close(self) -> None:
         """Let go of the file, with everything on the disk."""
         self.flush()
+        self.book.close()
         try:
             os.fdatasync(self._fd)
         except OSError as error:
@@ -287,6 +323,12 @@ class LedgerFile:
         if letter == "J":
             retries, flags = rest[0].split(",")
             self._jobs[int(number)] = (b"", Terms(rest[1], int(retries), "r" in flags, "a" in flags))
+        if letter in "JH":
+            self.highest = max(self.highest, int(number))
+            return
+        if letter == "B":
+            # another machine's ledger may have been added: both together reach as far as the older one
+            self.since = min(self.since or float(number), float(number))
             return
         name, since = names[number]
         words = " ".join(rest).split()
@@ -301,6 +343,10 @@ class LedgerFile:
             self.rules.ended(slot, int(words[1]), _OUTCOMES[letter], int(words[2]) if len(words) > 2 else 0)
         elif letter == "g":
             self.rules.grant(slot)
+        elif letter in "xXy":
+            last = int(words[1]) if letter == "y" else slot.number
+            for cancelled in range(slot.number, last + 1):
+                self.rules.cancel(Slot(name, cancelled), since, is_all=letter == "X")
         elif letter == "c":  # failures and grants, in a file that was written anew
             self.rules.accounts[name].open[slot.number].failures = int(words[1])
             self.rules.accounts[name].open[slot.number].grants = int(words[2])
@@ -310,33 +356,15 @@ class LedgerFile:
             for spent in range(slot.number, int(words[1]) + 1):
                 self.rules.spend(Slot(name, spent))
 
-    def _lines(self) -> Iterable[str]:
-        self._names = {name: number for number, name in enumerate(self.rules.accounts)}
-        for name, account in self.rules.accounts.items():
-            number = self._names[name]
-            yield f"A {number} {account.since:.0f} {name}\n"
-            for first, last in account.spent.ranges():
-                yield f"d {number} {first} {last}\n"
-            for task, starts in account.open.items():
-                for attempt in sorted(starts.attempts):
-                    yield f"s {number} {task} {attempt}\n"
-                if starts != Starts(starts.attempts):
-                    yield f"c {number} {task} {starts.failures} {starts.grants} {starts.failed}\n"
-        for slot, end in self._ends.items():
-            if slot.account in self._names:
-                yield f"e {self._names[slot.account]} {slot.number} {end.attempt} {end.words}\n"
-        for job, (_, terms) in self._jobs.items():
-            found = self.rules.accounts.get(slot_of(terms, 0 if terms.is_array else PLAIN).account)
-            if found is not None and found.open:
-                yield _job_line(job, terms)
-
     def _rewrite(self) -> None:
         """Begin a new file with all that counts. Raises OSError, and then the old one stands."""
         fresh = self._path + ".new"
         names = self._names
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            data = "".join(self._lines()).encode("utf-8", "surrogateescape")
+            self._names = {name: number for number, name in enumerate(self.rules.accounts)}
+            jobs = ((job, terms) for job, (_, terms) in self._jobs.items())
+            data = "".join(ledger_lines(self.rules, self._names, jobs, self._ends, self.highest, self.since)).encode("utf-8", "surrogateescape")
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]

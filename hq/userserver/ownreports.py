@@ -37,7 +37,7 @@ class OwnReports:
     def tell(self, host: str, reports: tuple[RunReport, ...]) -> None:
         """Report these."""
         if reports:
-            self._ledger.reported(reports)
+            self._ledger.reported(reports, host)
             self._live.report(host, reports)
             self._told.add(host, reports, self.now.boot)
             self._send(host, reports)

@@ -76,8 +76,11 @@ def _forward(server: UserServer, asker: Asker, message: Message, *, is_repeatabl
 
 def _act(server: UserServer, asker: Asker, message: JobAct) -> None:
     def answered(answer: Message, is_last: bool) -> None:
-        if isinstance(answer, JobActed) and "requeue" in (message.action, message.changes.get("as")):
-            server.execs.ledger.granted(message.selection, [result.id for result in answer.results if result.is_done])
+        done = [result.id for result in answer.results if result.is_done] if isinstance(answer, JobActed) else []
+        if done and "requeue" in (message.action, message.changes.get("as")):
+            server.execs.ledger.granted(message.selection, done)
+        elif done and message.action == "cancel":
+            server.execs.ledger.cancelled(done)
         asker.answer(answer)
 
     # a signal or a requeue that is done twice is not the same as once
@@ -131,6 +134,7 @@ def _send(server: UserServer, asker: Asker, prepared: Prepared, *, is_again: boo
         if isinstance(answer, JobSubmitted):
             if not prepared.is_dry_run:
                 server.remember_blobs(prepared.blobs)
+                server.taken(prepared.items, prepared.blobs, answer)
         elif was_cut and isinstance(answer, Problem) and not answer.is_transient:
             server.known_blobs.clear()
             _send(server, asker, prepared, is_again=True)

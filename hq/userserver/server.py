@@ -6,7 +6,7 @@ It owns the parts and lets them work in turn; what they do stands in their own m
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hq.core.agent_upstream import IdleRule
@@ -20,10 +20,11 @@ from hq.model.selection import Selection
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.codec import envelope
-from hq.protocol.jobs import JobQuery, JobRows
+from hq.protocol.jobs import JobQuery, JobRows, JobSubmitted, SubmitItem
+from hq.protocol.ledgers import LedgerWanted
 from hq.protocol.peers import HostsListed, PeerRefused, PeerWelcome
 from hq.protocol.runs import RunHold, RunRecorded, RunSignal, RunStart, RunStop
-from hq.userserver import requests
+from hq.userserver import comparing, requests
 from hq.userserver.access import AccessFile
 from hq.userserver.asker import Asker
 from hq.userserver.door import Door
@@ -109,7 +110,7 @@ class UserServer:
     def connect(self, upstream: ServerLink, execs: ExecLinks) -> None:
         """Put the parts together that know each other."""
         self.upstream, self.execs = upstream, execs
-        self.spool.upstream = upstream
+        self.spool.upstream, self.spool.on_taken = upstream, self.taken
         execs.upstream = upstream
         self.logs = LogReader(upstream, execs)
 
@@ -162,6 +163,8 @@ class UserServer:
             self.execs.recorded(message)
         elif isinstance(message, HostsListed):
             self.execs.set_hosts(message.hosts)
+        elif isinstance(message, LedgerWanted):
+            comparing.tell(self, message)
         else:
             self.log("link").warning("hq-server sent a %s that nobody asked for: ignored", message.__struct_config__.tag)
 
@@ -169,6 +172,7 @@ class UserServer:
         """hq-server let us in."""
         if message.instance != self.instance:
             self.log("link").warning("hq-server is of the instance %s, this user-server of %s", message.instance, self.instance)
+        self.execs.ledger.welcomed(message.now)
         self.execs.welcomed(message.hosts)
         self.spool.came_back()
         try:
@@ -186,6 +190,13 @@ class UserServer:
     def on_ended(self, tasks: list[TaskKey]) -> None:
         """Reports of the ends of these tasks passed by."""
         self.logs.ended(tasks)
+
+    def taken(self, items: Iterable[SubmitItem], blobs: dict[str, bytes], answer: JobSubmitted) -> None:
+        """hq-server has taken these jobs: ledger and run book know them from now on."""
+        ids = {item.key: item.id for item in answer.items}
+        jobs = [(ids[item.key], item) for item in items if ids.get(item.key)]
+        self.execs.ledger.submitted((id, item.signed) for id, item in jobs)
+        self.execs.ledger.book.submitted(jobs, blobs, self.now.wall)
 
     def remember_blobs(self, blobs: dict[str, bytes]) -> None:
         """hq-server has these now; our exec-servers will ask for them soon."""

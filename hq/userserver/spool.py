@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable, Iterable
 
 from hq.errors import RemoteError
 from hq.kernel.clock import Now
 from hq.kernel.files import make_private_dir
 from hq.protocol.base import Message, Problem
 from hq.protocol.codec import decode, encode, envelope
-from hq.protocol.jobs import JobSubmit, JobSubmitted
+from hq.protocol.jobs import JobSubmit, JobSubmitted, SubmitItem
 from hq.userserver.upstream import ServerLink
 
 #: Pauses between two tries while hq-server says "later" (seconds).
@@ -24,9 +25,10 @@ _KEPT, _REFUSED = ".kept", ".refused"
 
 
 class SubmissionSpool:
-    """The spool of one user-server. `upstream` is set by the composition root."""
+    """The spool of one user-server. `upstream` and `on_taken` (items, contents, answer) are set by the composition root."""
 
     upstream: ServerLink
+    on_taken: Callable[[Iterable[SubmitItem], dict[str, bytes], JobSubmitted], None]
 
     def __init__(self, directory: str, log: logging.Logger) -> None:
         """Take over what an earlier user-server left. Raises SecurityError, OSError."""
@@ -73,7 +75,8 @@ class SubmissionSpool:
             return
         self._sent = name
         self._try_at = now.boot + AGAIN
-        self.upstream.ask(message, lambda answer, is_last: self._answered(name, answer))
+        assert isinstance(message, JobSubmit)
+        self.upstream.ask(message, lambda answer, is_last: self._answered(name, message, answer))
 
     def wake(self) -> float | None:
         """When `tick` has something to do (CLOCK_BOOTTIME)."""
@@ -100,9 +103,10 @@ class SubmissionSpool:
             words += f"; {self._refused} were refused later, their reasons stand in {self.directory}"
         return words
 
-    def _answered(self, name: str, answer: Message) -> None:
+    def _answered(self, name: str, message: JobSubmit, answer: Message) -> None:
         self._sent = None
         if isinstance(answer, JobSubmitted):
+            self.on_taken(message.items, message.blobs, answer)
             ids = ", ".join(str(item.id) for item in answer.items[:20])
             self._log.info("a kept submission was taken: jobs %s", ids)
             self._waiting.remove(name)

@@ -53,19 +53,29 @@ def mariadb() -> Iterator[MariaDB]:
         server.remove()
 
 
+def _fresh_database(request: pytest.FixtureRequest) -> str | None:
+    if request.param == "sqlite":
+        return None
+    server: MariaDB = request.getfixturevalue("mariadb")
+    name = f"hq{next(_numbers)}"
+    server.execute(
+        f"create database {name} character set utf8mb4",
+        f"create user {name}@'%' identified by 'se cret{name}'",
+        f"grant all on {name}.* to {name}@'%'",
+    )
+    return server.url(name, user=name, password=f"se%20cret{name}")
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """A database that nobody else uses."""
+    return _fresh_database(request)
+
+
 @pytest.fixture(scope="session", params=["sqlite", "mariadb"])
 def site(request: pytest.FixtureRequest, install: Path, hosts: Hosts) -> Iterator[Site]:
     """An instance over the three hosts, on SQLite and on MariaDB."""
-    database = None
-    if request.param == "mariadb":
-        server: MariaDB = request.getfixturevalue("mariadb")
-        name = f"hq{next(_numbers)}"
-        server.execute(
-            f"create database {name} character set utf8mb4",
-            f"create user {name}@'%' identified by 'se cret{name}'",
-            f"grant all on {name}.* to {name}@'%'",
-        )
-        database = server.url(name, user=name, password=f"se%20cret{name}")
+    database = _fresh_database(request)
     with Site(install, rows=["node1:2:ssh", "node2:2:openssh", "far:2:ssh"], hosts=hosts, database=database) as made:
         yield made
 

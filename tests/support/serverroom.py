@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sqlalchemy import Engine
+
 from hq.db.engine import create_tables, open_engine
 from hq.db.store import Store
 from hq.kernel.bus import MemoryBus
@@ -28,6 +30,7 @@ from hq.protocol.peers import HostLink, PeerHello, PeerWelcome
 from hq.protocol.runs import RunReported, RunStart
 from hq.protocol.specs import encode_spec
 from hq.server.daemon import Server
+from tests.support.dbrecords import clean
 
 INSTANCE = "test-00000001"
 CLUSTER_TAB = (
@@ -76,17 +79,20 @@ class InlineWriter:
 
 
 class Room:
-    """A server, its clock and the ways to it."""
+    """A server, its clock and the ways to it. `engine`: a database that has its tables, and is emptied."""
 
-    def __init__(self, directory: Path, *, text: str = "", writer: Any = None, url: str | None = None) -> None:
+    def __init__(self, directory: Path, *, text: str = "", writer: Any = None, url: str | None = None, engine: Engine | None = None) -> None:
         self.directory = directory
         self.etc = directory / "etc"
         self.etc.mkdir(exist_ok=True)
         if not (self.etc / "users").exists():
             for name, content in (("cluster.tab", CLUSTER_TAB), ("users", USERS), ("hq.yaml", f"instance: {INSTANCE}\n{text}")):
                 (self.etc / name).write_text(content)
-        self.engine = open_engine(url or f"sqlite:///{directory}/state.db")
-        create_tables(self.engine)
+        self.engine = engine or open_engine(url or f"sqlite:///{directory}/state.db")
+        if engine is None:
+            create_tables(self.engine)
+        else:
+            clean(engine)
         self.store = Store(self.engine)
         self.clock = ManualClock()
         self.bus = MemoryBus()

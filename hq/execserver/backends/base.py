@@ -130,6 +130,7 @@ class Ended:
     is_memory: bool = False
     cause: tuple[Outcome, str] | None = None  # what was done to it where it ran
     at: float | None = None  # Unix time, None: now
+    is_never: bool = False  # no process of it was ever made: it may be started still
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,12 @@ class Backend(Protocol):
         """Make the process. Never repeated by the caller after Started."""
         ...
 
-    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
-        """Take over a run that an earlier worker made. What became of it comes out of `poll`, be it that nobody knows."""
+    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int, since: int | None = None) -> None:
+        """Take over a run that an earlier worker made, or was about to make (pid 0). What became of it comes out of `poll`, be it that nobody knows.
+
+        `since`: the one who reaps our orphans is who he was when it was about to be made, which was not before this moment (clock ticks
+        since boot). So what was made since is alive, or has left its status.
+        """
         ...
 
     def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:

@@ -38,6 +38,7 @@ class _Live:
     is_child: bool
     is_ending: bool = False
     is_lingering: bool = False
+    since: int | None = None
     gone_since: float | None = None
     peak: int = 0
     members: set[tuple[int, int]] = field(default_factory=set)  # (pid, starttime) ever seen as its own
@@ -56,6 +57,7 @@ class ProcessBackend:
         self._tag_of: dict[tuple[int, int], str] = {}  # cache: what a process has in its environment
         self._owner: dict[tuple[int, int], AttemptKey] = {}  # whose a process was at the last look
         self._uid = os.geteuid()
+        self._adopted: set[tuple[int, int]] = set()  # pid, and a moment until which it had begun
         self._next_linger = 0.0
         self._own_peak = 0
         self._children = Children()
@@ -99,18 +101,20 @@ class ProcessBackend:
     def _keep(self, live: _Live) -> None:
         self._live[live.key] = live
         self._by_pid[live.pid] = live
+        if not live.is_child:
+            self._adopted.add((live.pid, live.starttime))
         self._tags[live.tag] = live.key
         while len(self._tags) > MAX_TAGS:
             del self._tags[next(iter(self._tags))]
 
-    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int) -> None:
+    def adopt(self, key: AttemptKey, tag: str, pid: int, starttime: int, since: int | None = None) -> None:
         """As Backend.adopt. With pid 0 (the worker died while it made the process) it is looked for by its tag."""
         if pid == 0:
             candidates = [proc for proc in own_processes(self._uid).values() if proc.is_alive and tag_of(proc.pid) == tag]
             leader = next((proc for proc in candidates if proc.session == proc.pid), None)
             if leader is not None:
                 pid, starttime = leader.pid, leader.starttime
-        self._keep(_Live(key, tag, pid, starttime, False))
+        self._keep(_Live(key, tag, pid, starttime, False, since=since))
 
     def find(self, key: AttemptKey) -> tuple[int, int] | None:
         """Pid and start time of a live run."""
@@ -201,13 +205,26 @@ class ProcessBackend:
                 live.gone_since = None  # dead, and not yet waited for: its parent will say how it ended
             elif live.gone_since is None:
                 live.gone_since = boot
-            elif boot - live.gone_since >= STATUS_GRACE:
+            elif boot - live.gone_since < STATUS_GRACE:
+                continue
+            elif not live.pid and live.since is not None and not self._is_unclaimed(live.since):
+                del self._live[live.key]
+                self._by_pid.pop(0, None)
+                ended.append(Ended(key=live.key, is_never=True, reason="the exec-server died before its process was made"))
+            else:
                 why = (
                     "it ended while no part of the exec-server ran: nobody saw how" if live.pid
                     else "the exec-server died at the very moment of its start: whether it ran is not known"
                 )  # fmt: skip
                 ended.append(self._end(live, None, None, None, None, why))
         return ended
+
+    def _is_unclaimed(self, since: int) -> bool:
+        """Whether a process ended that was made since this moment, and of which we do not know whose it was."""
+        lines = self._statuses.read() if self._statuses is not None else {}
+        return any(
+            begun >= since and not any(pid == other and begun <= until for other, until in self._adopted) for pid, begun in lines
+        )
 
     def _poll_leftovers(self, boot: float) -> list[AttemptKey]:
         lingering = [live for live in self._live.values() if live.is_lingering]
