@@ -64,6 +64,7 @@ class Run:
         for each in users:
             each.start()
         self.injector.run(self.plan.faults)
+        self._note(f"{uptime():.2f} everything is well again")
         for each in users:
             each.join()
         self._settle()
@@ -119,9 +120,20 @@ class Run:
                 break
             if state != last:
                 last, since = state, time.monotonic()
+        else:
+            self._ask_why()
         if self.injector.cut_off:
             self.injector.join_for_good()
             self.stage.pause(HEARD_AGAIN)
+
+    def _ask_why(self) -> None:
+        """Note what hq itself says of what has not ended, of one task a user and state."""
+        self._note(self.stage.site.admin("lscluster").out)
+        for job, index, _, user, state, _ in {(row[3], row[4]): row for row in self._rows(_LIVE)}.values():
+            name = f"{job}" if index == PLAIN else f"{job}_{index}"
+            self._note(f"{uptime():.2f} {name} of {user}, {state}: {self.stage.site.client(user, 'why', name).out}")
+        for (user,) in self._rows("select distinct user from job"):
+            self._note(f"{uptime():.2f} {user}: {self.stage.site.client(user, 'why', 'last').out}")
 
     def _ask_owners(self) -> None:
         """When all that is left is on a host that will not be heard again, its owners say what became of it."""
