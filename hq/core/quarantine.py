@@ -1,7 +1,8 @@
 """Hosts where everything fails: put aside by themselves, tried by one task after a while, opened again when that one is well.
 
-The verdict over a host needs many different jobs of at least two users that fail there at once, and do not fail elsewhere: a job that
-fails everywhere is the job's fault, and where everything fails everywhere it is no host's. So a cluster of one host has no quarantine.
+The verdict over a host needs jobs of many submissions of at least two users that fail there at once, and do not fail elsewhere: what
+fails everywhere is the job's fault, and where everything fails everywhere it is no host's. So a cluster of one host has no quarantine. The jobs of
+one submission count once, as the tasks of an array do: they are of one kind, and if one is wrong, so are all.
 
 Verdicts, and how often a task took its exec-server or host down, are kept as settings of the instance, so that a restart of hq-server acquits nobody.
 The evidence is not: it is of the last minutes, and a host that is ill gives new one.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 #: How far back ends are looked at (seconds), and how many of a host.
 WINDOW = 300.0
 MAX_ENDS = 200
-#: So many different jobs, of so many users, must fail on a host, and at most so many others be well there for each that fails.
+#: So many submissions, of so many users, must fail on a host, and at most so many others be well there for each that fails.
 JOBS = 5
 USERS = 2
 SHARE = 0.25
@@ -58,7 +59,7 @@ class End(NamedTuple):
 
     at: float
     user: str
-    job: int
+    submission: str
     is_well: bool
 
 
@@ -84,7 +85,7 @@ class Health:
                 self._put_aside(state, host.name, min(LONGEST, 2 * pause), host.quarantine or "")
             return
         ends = self._ends.setdefault(host.name, deque(maxlen=MAX_ENDS))
-        ends.append(End(state.now, task.user, task.job, is_well))
+        ends.append(End(state.now, task.user, _submission(state.jobs[task.job].record.spec.key), is_well))
         if not is_well and host.quarantine is None and (reason := self._accusation(host.name, state.now)):
             self._put_aside(state, host.name, COOL_DOWN, reason)
 
@@ -128,11 +129,11 @@ class Health:
     def _accusation(self, name: str, now: float) -> str:
         """Why the host is put aside; empty if nothing speaks for its guilt."""
         here = self._recent(name, now)
-        failed = {(end.user, end.job) for end in here if not end.is_well}
-        well = {end.job for end in here if end.is_well}
+        failed = {(end.user, end.submission) for end in here if not end.is_well}
+        well = {(end.user, end.submission) for end in here if end.is_well}
         if not _is_much(failed, well):
             return ""
-        failed_elsewhere: set[int] = set()
+        failed_elsewhere: set[tuple[str, str]] = set()
         count_well = count_failed = 0
         for other in islice((each for each in reversed(self._ends) if each != name), COMPARED):
             for end in self._recent(other, now):
@@ -140,14 +141,14 @@ class Health:
                     count_well += 1
                 else:
                     count_failed += 1
-                    failed_elsewhere.add(end.job)
+                    failed_elsewhere.add((end.user, end.submission))
         if not count_well or count_failed > count_well:
             return ""  # nothing to compare with, or it is the same everywhere
-        blamed = {(user, job) for user, job in failed if job not in failed_elsewhere}
+        blamed = failed - failed_elsewhere
         if not _is_much(blamed, well):
             return ""
         users = len({user for user, _ in blamed})
-        return f"{len(blamed)} different jobs of {users} users failed there within {WINDOW / 60:.0f} min, and do not elsewhere"
+        return f"{len(blamed)} submissions of {users} users failed there within {WINDOW / 60:.0f} min, and do not elsewhere"
 
     def _recent(self, name: str, now: float) -> deque[End]:
         ends = self._ends[name]
@@ -180,6 +181,12 @@ def restore(state: State, settings: dict[str, str]) -> None:
     state.crashes.is_changed = False
 
 
-def _is_much(failed: set[tuple[str, int]], well: set[int]) -> bool:
-    """Whether so many jobs of so many users failed that a host is to blame."""
+def _submission(key: str) -> str:
+    """Keys of one submission are `KEY-0`, `KEY-1`, …"""
+    base, dash, number = key.rpartition("-")
+    return base if dash and number.isdigit() else key
+
+
+def _is_much(failed: set[tuple[str, str]], well: set[tuple[str, str]]) -> bool:
+    """Whether so much of so many users failed that a host is to blame."""
     return len(failed) >= JOBS and len({user for user, _ in failed}) >= USERS and len(well) <= SHARE * len(failed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
 from hq.core.events import HostSwitched, LinkChanged, UserServerCame
@@ -24,7 +26,7 @@ def world() -> World:
 
 def run(world: World, where: str, user: str, is_well: bool) -> int:
     """A job that goes to one host and ends there."""
-    job = world.submit(user, wishes=Wishes(hosts=(where,)))
+    job = world.submit(user, wishes=Wishes(hosts=(where,)), key=uuid4().hex)
     assert world.state(str(job)) == "starting", (where, world.state(str(job)))
     world.end(where, AttemptKey(job, PLAIN, 1), Outcome.OK if is_well else Outcome.FAILED, user=user, exit_code=0 if is_well else 1)
     return job
@@ -47,7 +49,7 @@ def test_many_jobs_of_two_users_that_fail_only_there(world: World) -> None:
     assert [record.action for record in world.last.changes.audit] == ["quarantine"]
     job = world.submit(wishes=Wishes(hosts=("sick",)))
     assert world.state(str(job)) == "waiting"
-    assert "is in quarantine: 5 different jobs of 2 users failed there" in " ".join(explain(world.cluster, TaskKey(job), world.now))
+    assert "is in quarantine: 5 submissions of 2 users failed there" in " ".join(explain(world.cluster, TaskKey(job), world.now))
 
 
 def test_one_user_alone_is_no_evidence(world: World) -> None:
@@ -146,7 +148,7 @@ def test_a_restart_acquits_nobody(world: World) -> None:
     fall_ill(world)
     world.restart()
     world.step(UserServerCame(user="alice"), LinkChanged(user="alice", host="sick", state=LinkState.ALIVE))
-    assert not is_open(world) and "5 different jobs of 2 users" in str(world.cluster.hosts["sick"].closed())
+    assert not is_open(world) and "5 submissions of 2 users" in str(world.cluster.hosts["sick"].closed())
     job = world.submit(wishes=Wishes(hosts=("sick",)))
     assert world.state(str(job)) == "waiting"
     world.step(after=COOL_DOWN + 1)
@@ -158,3 +160,14 @@ def test_a_restart_acquits_nobody(world: World) -> None:
     world.restart()
     assert is_open(world)
     assert world.book.settings["quarantine"] == ""
+
+
+def test_the_jobs_of_one_submission_are_one_piece_of_evidence(world: World) -> None:
+    """Found by make chaos: two files of jobs that fail put all hosts aside on which they happened to run."""
+    for _ in range(3):
+        run(world, "well", "alice", True)
+    for user in ("alice", "bob"):
+        for number in range(10):
+            job = world.submit(user, wishes=Wishes(hosts=("sick",)), key=f"{user}-{number}")
+            world.end("sick", AttemptKey(job, PLAIN, 1), Outcome.FAILED, user=user, exit_code=4)
+    assert is_open(world)
