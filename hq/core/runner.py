@@ -325,9 +325,14 @@ class Runner:
 
     def _finish(self, run: Run, ended: RunEnded, now: Moment, out: RunnerStep) -> None:
         """The last report of a run that had (or may have had) a process."""
-        report = last_report(run, ended, self.queue.inherit(run))
+        report = last_report(run, ended, self.queue.inherit(run, ended.heir))
         self.used -= run.weight
         self._done(run.key)
+        if ended.heir is not None:
+            heir = self.runs[ended.heir]
+            heir.phase = Phase.STARTING
+            self.used += heir.weight
+            self.queue.discard(heir)
         out.reports.append(report)
         out.actions.append(Forget(run.key, report))
 

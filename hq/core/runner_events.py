@@ -119,6 +119,7 @@ class RunEnded:
 
     `has_leftovers`: other processes of the run live on and have been left alone, because the run was being stopped.
     `is_memory`: the kernel killed it at the memory limit of its control group. `cause`: what was done to it where it ran.
+    `heir`: the first of those that came ahead with the same demands, whose process was made at once; how that went is told next.
     """
 
     key: AttemptKey
@@ -131,6 +132,7 @@ class RunEnded:
     has_leftovers: bool = False
     is_memory: bool = False
     cause: tuple[Outcome, str] | None = None
+    heir: AttemptKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

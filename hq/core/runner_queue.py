@@ -60,8 +60,15 @@ class RunQueue:
             if run.phase is Phase.QUEUED:
                 self.add(run)
 
-    def inherit(self, ended: Run) -> AttemptKey | None:
-        """The slots of a run that has ended go to the first that came ahead with the same demands; its name."""
+    def followers(self, demands: Demands) -> Iterator[Run]:
+        """Those that came ahead with these demands, in order, if nothing that has slots already waits to begin. Not over a change of the queue."""
+        return iter(()) if self._ready else iter(self._ahead.get(demands, {}).values())
+
+    def inherit(self, ended: Run, heir: AttemptKey | None = None) -> AttemptKey | None:
+        """The slots of a run that has ended go to the first that came ahead with the same demands; its name. `heir`: they went there already."""
+        if heir is not None:
+            self.grant(self._ahead[ended.demands][heir], StartOrder(*heir, ended.order.slots))
+            return heir
         for key, run in self._ahead.get(ended.demands, {}).items():
             # the older attempt may be what is ending
             if key[:2] != ended.key[:2] and run.due is None:

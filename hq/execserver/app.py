@@ -43,7 +43,7 @@ from hq.execserver.orders import OrderBook
 from hq.execserver.pacing import Armed, HeldReports, spool_reports
 from hq.execserver.recovery import journal_lines, recover
 from hq.execserver.second import SecondUpstream
-from hq.execserver.starts import RunNames, make_runs
+from hq.execserver.starts import Relay, RunNames, make_runs
 from hq.execserver.summary import write_summary
 from hq.execserver.watch import OutputWatch, host_load
 from hq.kernel.bus import Port
@@ -105,7 +105,8 @@ class ExecServer:
         self.specs: dict[int, SignedSpec] = {}
         self.live_of: dict[int, int] = {}  # job → how many of its runs are here, so that its spec can go
         self.tags: dict[AttemptKey, tuple[str, int, int, tuple[tuple[int, int], ...]]] = {}
-        self.names = RunNames()
+        self.names, self.relay = RunNames(), Relay()
+        self._deadline, self._polled = 0.0, now
         self.wanted: set[str] = set()
         self._sent = 0  # highest sequence that was sent on this link
         self._sent_at = now.boot
@@ -122,6 +123,10 @@ class ExecServer:
 
     def tick(self, now: Now) -> float | None:
         """As Daemon.tick."""
+        self._poll(now)
+        if (rest := self.relay.rests_until(now)) is not None and now.boot < self._deadline and not self.dialer.has_news():
+            return min(rest, self._deadline)
+        self._step(self.relay.take(), now)
         events: list[Event] = list(self.events)
         self.events.clear()
         for received in self.dialer.receive(now):
@@ -131,7 +136,6 @@ class ExecServer:
             self.lease.heard(now)
             for message in received.letter.messages:
                 events.extend(self._heard(message, received.letter.id, now))
-        events.extend(self._poll(now))
         events.extend(self.second.tick(self, now))
         events.extend(end_of_lease(self, now))
         if now.boot >= self._next_look:
@@ -152,7 +156,8 @@ class ExecServer:
         deadlines += [each for each in (self.lease.wake(), self.second.wake()) if each is not None]
         if self.events or self.journal.is_behind:
             deadlines.append(now.boot + (0.0 if self.events else 1.0))
-        return min(each for each in deadlines if each is not None)
+        self._deadline = min(each for each in deadlines if each is not None)
+        return self._deadline
 
     def stop(self, now: Now) -> None:
         """Say goodbye. Runs run on, and the journal has all that the next worker needs."""
@@ -250,12 +255,14 @@ class ExecServer:
         """The load of this machine; that of a login node says nothing about the batch system behind it."""
         return (host_load(self.bootstrap.host),) if self.batch is None else ()
 
-    def _poll(self, now: Now) -> list[Event]:
+    def _poll(self, now: Now) -> None:
+        """Take what has ended; the relay makes what follows, and tells the core."""
+        self._polled = now
         ended, gone = self.backend.poll(now.boot)
-        events: list[Event] = [] if self.batch is None else batch_events(self, self.batch, now)
-        events += ended_events(self, ended, now)
-        events.extend(LeftoversGone(key) for key in gone)
-        return events
+        if self.batch is not None:
+            self.relay.tell(batch_events(self, self.batch, now))
+        self.relay.tell(ended_events(self, ended, now))
+        self.relay.tell(LeftoversGone(key) for key in gone)
 
     def _step(self, events: list[Event], now: Now) -> float | None:
         """Let the core decide until it has no more orders. Outcomes of actions are events again."""
@@ -313,7 +320,10 @@ class ExecServer:
             self.specs.pop(key.job, None)
 
     def _note_status(self, key: AttemptKey, code: int | None, signal: int | None) -> None:
+        """Called before the kernel forgets the status. What follows a run that went well is made here: one write for both."""
         self.journal.note(t="ended", key=key, code=code, signal=signal)
+        if code == 0:
+            self.relay.follow(self, key, self._polled)
         self.flush()
 
     # --- upward -----------------------------------------------------------------------------------------------------

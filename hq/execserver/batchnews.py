@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from hq.core.runner_events import Event, RunEnded, RunHalted, RunNoted, RunStarted, RunWaits, StartFailed
-from hq.execserver.backends.base import Backend, Begun, Ended, Halted, News, NotBegun, Waits
+from hq.core.runner_events import Event, RunHalted, RunNoted, RunStarted, RunWaits, StartFailed
+from hq.execserver.backends.base import Backend, Begun, Halted, News, NotBegun, Waits
 from hq.execserver.bootstrap import Bootstrap
 from hq.kernel.clock import Now
 from hq.kernel.places import hq_home
@@ -58,12 +58,6 @@ def scripts_dir(bootstrap: Bootstrap, run_dir: str) -> str:
     if bootstrap.backend in BATCH_BACKENDS:
         return os.path.join(bootstrap.home or hq_home(), bootstrap.instance, "scripts", bootstrap.host)
     return os.path.join(run_dir, "scripts")
-
-
-def run_ended(each: Ended, now: Now) -> RunEnded:
-    """The end of a run."""
-    return RunEnded(key=each.key, at=now.wall if each.at is None else each.at, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,
-                    reason=each.reason, has_leftovers=each.has_leftovers, is_memory=each.is_memory, cause=each.cause)  # fmt: skip
 
 
 def batch_events(server: ExecServer, batch: NewsBackend, now: Now) -> list[Event]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hq.kernel.bus import Port, Received
 from hq.kernel.clock import Now
+from hq.kernel.zmqbus import ZmqClient
 from hq.protocol.base import Message
 from hq.protocol.codec import envelope
 
@@ -48,6 +49,10 @@ class Dialer:
         if self.is_linked and any(each.letter is not None for each in got):
             self._deadline = now.boot + 3 * self.heartbeat
         return got
+
+    def has_news(self) -> bool:
+        """Whether something may have come in. A port that does not tell may always have."""
+        return self.port is not None and (not isinstance(self.port, ZmqClient) or self.port.is_ready())
 
     def welcomed(self, heartbeat: float, now: Now) -> None:
         """The user-server let us in."""

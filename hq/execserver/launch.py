@@ -81,6 +81,7 @@ class Launcher:
         self._plain = plain_environment()
         self._written: set[str] = set()
         self._recipes: OrderedDict[int, _Recipe] = OrderedDict()
+        self._made: set[bytes] = set()  # directories
 
     def paths(self, spec: JobSpec, order: StartOrder) -> RunPaths:
         """Where the streams of a run are."""
@@ -96,15 +97,16 @@ class Launcher:
         except OSError as error:
             return NotStarted(f"its environment or script cannot be written on this host: {error.strerror}", CANNOT_PREPARE)
         paths = recipe.paths.of(order.key.task)
-        where = recipe.paths.directory
-        if paths.is_default and not os.path.isdir(where):
+        where = recipe.paths.directory if paths.is_default else b""
+        if where and where not in self._made:
             try:
                 os.makedirs(where, mode=0o700, exist_ok=True)
             except OSError as error:
                 return NotStarted(f"the directory {os.fsdecode(where)} for the output cannot be made: {error.strerror}", CANNOT_PREPARE)
+            self._made.add(where)
         return Launch(
             key=order.key, tag=tag, argv=argv, env=run_environment(recipe.environment, spec, order, tag), cwd=spec.cwd, umask=spec.umask,
-            stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, nice=spec.nice, memory=spec.memory,
+            stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, directory=where, nice=spec.nice, memory=spec.memory,
             name=spec.name, slots=max(spec.slots, len(order.slots)), resources=spec.resources, time_limit=spec.time_limit, grace=spec.grace,
             output_limit=spec.output_limit, output_action=spec.output_action,
         )  # fmt: skip
@@ -115,7 +117,7 @@ class Launcher:
             base = self._environment(spec.env) if spec.env else self._plain
             known = self._recipes[job] = _Recipe(spec, self._argv(spec, base), job_environment(base, spec, job, self.host), PathPlan(spec, job, self.host, self.home))
             if len(self._recipes) > _KEPT_RECIPES:
-                self._recipes.popitem(last=False)
+                self._made.discard(self._recipes.popitem(last=False)[1].paths.directory)
         return known
 
     def _argv(self, spec: JobSpec, environment: dict[bytes, bytes]) -> tuple[bytes, ...]:

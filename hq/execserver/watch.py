@@ -26,6 +26,16 @@ class _Watched:
     is_hopeless: bool = False  # the file system cannot punch holes
     warned: set[str] = field(default_factory=set)
 
+    def may_be_over(self) -> bool:
+        """Whether a file of these names is over the limit, be it theirs or not. Most runs end small and before the first look."""
+        for path in {self.stdout, self.stderr}:
+            try:
+                if os.stat(path).st_blocks * 512 > self.limit:
+                    return True
+            except OSError:
+                pass
+        return False
+
     def found(self) -> list[tuple[str, bytes, tuple[int, int]]]:
         """Name, path, device and inode of each file, once."""
         if self.streams is None:
@@ -64,7 +74,9 @@ class OutputWatch:
     def last_look(self, key: AttemptKey) -> list[Event]:
         """The same for a run whose main process has just ended: it may have written all that it had since the last look."""
         run = self._runs.get(key)
-        return self._look_at(key, run, is_last=True) if run is not None else []
+        if run is None or (run.streams is None and not run.may_be_over()):
+            return []
+        return self._look_at(key, run, is_last=True)
 
     def _look_at(self, key: AttemptKey, run: _Watched, *, is_last: bool = False) -> list[Event]:
         events: list[Event] = []

@@ -22,6 +22,7 @@ class Launch:
     """All that is needed to make the process of one attempt. Paths are absolute, stdin may be empty (/dev/null).
 
     `argv[0]` is looked up in the PATH of `env` unless it has a slash. `tag` is the value of HQ_RUN, unique to the attempt.
+    `directory` is hq's own place for the output, to be made again if somebody has removed it; empty: the output goes elsewhere.
     From `name` on: what a batch system is asked for, and what is watched where the run is; backends that make processes leave that to the core.
     """
 
@@ -34,6 +35,7 @@ class Launch:
     stdin: bytes
     stdout: bytes
     stderr: bytes
+    directory: bytes = b""
     nice: int = 0
     memory: int | None = None
     name: str = ""

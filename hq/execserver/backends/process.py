@@ -76,13 +76,16 @@ class ProcessBackend:
             opened = open_streams(launch, files)
             if isinstance(opened, NotStarted):
                 return opened
-            found = find_command(launch.argv[0], launch.env.get(b"PATH", DEFAULT_PATH))
+            name = launch.argv[0]
+            # what is named by its path is looked at only if it cannot be executed
+            found = name if b"/" in name else find_command(name, launch.env.get(b"PATH", DEFAULT_PATH))
             if isinstance(found, NotStarted):
                 return found
             try:
                 pid = spawn(found, launch, opened.actions)
             except OSError as error:
-                return spawn_failure(error, found)
+                why = find_command(name, b"") if found is name else found
+                return why if isinstance(why, NotStarted) else spawn_failure(error, found)
             # who has this pid and began by now can be nobody else: /proc need not be asked, which costs more than the process's own files
             starttime = ticks_now()
             live = _Live(launch.key, launch.tag, pid, starttime, True)

@@ -43,7 +43,13 @@ def open_streams(launch: Launch, files: list[int]) -> Streams | NotStarted:
             continue
         try:
             # O_NONBLOCK: a fifo without a partner must not hold us up
-            fd = os.open(path, flags, 0o666)
+            try:
+                fd = os.open(path, flags, 0o666)
+            except FileNotFoundError:
+                if not launch.directory or not path.startswith(launch.directory):
+                    raise
+                os.makedirs(launch.directory, mode=0o700, exist_ok=True)
+                fd = os.open(path, flags, 0o666)
         except OSError as error:
             return cannot(f"{what} {shown(path)}", error, "cannot be opened")
         files.append(fd)
