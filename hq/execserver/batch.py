@@ -40,7 +40,7 @@ class BatchBackend:
         self._settings = settings
         self._base = base
         self._log = log
-        self._centre = Centre(dialect, settings, user, background, log)
+        self.centre = Centre(dialect, settings, user, background, log)
         self._members: dict[AttemptKey, Member] = {}
         self._fresh: list[Launch] = []
         self._pending: dict[str, Pending] = {}
@@ -87,7 +87,7 @@ class BatchBackend:
             if group.tag not in self._groups:
                 remove_group(group)  # all of it was over, and nobody had come to remove it
         self._before = {}
-        for told in self._centre.take(boot):
+        for told in self.centre.take(boot):
             if isinstance(told, Accepted):
                 self._accepted(told, boot)
             elif isinstance(told, Declined):
@@ -108,7 +108,7 @@ class BatchBackend:
             self._next_look = boot + self._settings.look_interval
             self._look(boot)
         absent = [member.id for member in self._members.values() if member.absent is not None and member.final is None]
-        self._centre.tend([member.id for member in self._members.values() if member.id], absent, boot)
+        self.centre.tend([member.id for member in self._members.values() if member.id], absent, boot)
         ended, self._ended = self._ended, []
         return ended, []
 
@@ -126,16 +126,16 @@ class BatchBackend:
             return
         if not is_ending:
             if member.has_begun:
-                self._centre.order("signal", [member.id], TRANSLATED.get(number, number))  # type: ignore[call-overload]
+                self.centre.order("signal", [member.id], TRANSLATED.get(number, number))  # type: ignore[call-overload]
             return
         member.is_stopped = True
         if not member.has_begun and self._forbid(member, f"it was stopped while it waited at {self.where}"):
             return
         if number == SIGTERM and member.has_begun:
-            self._centre.order("signal", [member.id], number)
+            self.centre.order("signal", [member.id], number)
         elif member.id and time.monotonic() - member.cancelled >= CANCEL_AGAIN:
             member.cancelled = time.monotonic()
-            self._centre.order("cancel", [member.id])
+            self.centre.order("cancel", [member.id])
 
     def hold(self, key: AttemptKey, is_held: bool) -> None:
         """As NewsBackend.hold."""
@@ -151,8 +151,8 @@ class BatchBackend:
             return
         self._note_held(member, is_held)
         if member.id:
-            self._centre.order("hold" if is_held else "release", [member.id])
-            self._centre.hurry()
+            self.centre.order("hold" if is_held else "release", [member.id])
+            self.centre.hurry()
 
     def _note_held(self, member: Member, is_held: bool, refusal: str = "") -> None:
         member.is_held, member.refusal = is_held, refusal
@@ -183,7 +183,7 @@ class BatchBackend:
             self._log.warning("%s: %s", member.key, error)
             return False
         if member.id:
-            self._centre.order("cancel", [member.id])
+            self.centre.order("cancel", [member.id])
         self._news.append(NotBegun(member.key, reason))
         self._drop(member)
         return True
@@ -208,14 +208,14 @@ class BatchBackend:
         if self._fresh or self._news or self._ended:
             return 0.0
         moments = [pending.next_try for pending in self._pending.values() if not pending.is_under_way]
-        moments += [each for each in (self._centre.wake(bool(self._members)), self._next_look if self._members else None) if each is not None]
+        moments += [each for each in (self.centre.wake(bool(self._members)), self._next_look if self._members else None) if each is not None]
         return min(moments, default=None)
 
     def facts(self) -> dict[str, str]:
         """As NewsBackend.facts."""
         begun = sum(1 for member in self._members.values() if member.has_begun)
         waiting = sum(1 for member in self._members.values() if member.id and not member.has_begun)
-        away = f"does not answer: {self._centre.silence}" if self._centre.silence else "answers"
+        away = f"does not answer: {self.centre.silence}" if self.centre.silence else "answers"
         return {self.where: away, "native jobs": f"{begun} running, {waiting} waiting there, {len(self._members) - begun - waiting} not submitted yet"}
 
     # --- submissions ----------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class BatchBackend:
     def _submit(self, boot: float) -> None:
         waiting = sum(1 for member in self._members.values() if member.id and not member.has_begun)
         for pending in self._pending.values():
-            if not self._centre.is_free:
+            if not self.centre.is_free:
                 return
             size = len(pending.group.keys)
             if waiting and waiting + size > self._settings.max_pending:
@@ -249,7 +249,7 @@ class BatchBackend:
             if pending.next_try <= boot and not pending.is_under_way:
                 group = pending.group
                 pending.is_under_way = True
-                self._centre.submit(
+                self.centre.submit(
                     Submission(tag=group.tag, name=pending.name, script=group.path("job.sh"), directory=group.directory,
                                output=group.path("native.out"), count=size, demand=pending.demand, settings=self._settings),
                     pending.must_look,
@@ -259,7 +259,7 @@ class BatchBackend:
         pending = self._pending.pop(told.tag, None)
         group = pending.group if pending is not None else None
         if group is None or not os.path.isdir(group.directory):
-            self._centre.order("cancel", [told.id])  # all of it was stopped meanwhile
+            self.centre.order("cancel", [told.id])  # all of it was stopped meanwhile
             return
         try:
             note_native(group, told.id)
@@ -276,9 +276,9 @@ class BatchBackend:
                 continue
             member.id, member.submitted, member.listable = id, time.time(), boot
             self._tell(member, "submitted")
-        self._centre.order("cancel", gone)
-        self._centre.order("hold", [member.id for key in group.keys if (member := self._members.get(key)) is not None and member.is_held])
-        self._centre.hurry()
+        self.centre.order("cancel", gone)
+        self.centre.order("hold", [member.id for key in group.keys if (member := self._members.get(key)) is not None and member.is_held])
+        self.centre.hurry()
 
     def _declined(self, told: Declined, boot: float) -> None:
         pending = self._pending.get(told.tag)
@@ -317,7 +317,7 @@ class BatchBackend:
             if member.final is None:
                 member.final = boot
         elif job.state is NativeState.PENDING and member.has_begun:
-            self._centre.order("cancel", [member.id])
+            self.centre.order("cancel", [member.id])
             self._end(member, Verdict((Outcome.LOST, f"{self.where} stopped it and queued it again ({job.reason or job.word})")))
         elif job.state is NativeState.PENDING:
             self._tell(member, job.reason or job.word.lower())

@@ -77,9 +77,9 @@ Told = Accepted | Declined | Listed | Silent | Accounted | Balked
 
 
 class Centre:
-    """See the module. `user` is the Unix name that the batch system knows."""
+    """See the module. `user` is the Unix name that the batch system knows. `shared`: another one for the same user, whose listings serve for both."""
 
-    def __init__(self, dialect: Dialect, settings: BatchSettings, user: str, background: Background, log: Logger) -> None:
+    def __init__(self, dialect: Dialect, settings: BatchSettings, user: str, background: Background, log: Logger, shared: Centre | None = None) -> None:
         self.dialect = dialect
         self.settings = settings
         self._user = user
@@ -90,6 +90,12 @@ class Centre:
         self._is_asking = False
         self._is_accounting = False
         self._is_ordering = False
+        self._shared = shared
+        self._sharers: list[Centre] = []
+        self._mail: list[Told] = []  # listings of the one that we share
+        self._ids: list[str] = []
+        if shared is not None:
+            shared._sharers.append(self)
         self._interval = settings.poll_interval
         self._asked = float("-inf")
         self._next_final = 0.0
@@ -140,14 +146,16 @@ class Centre:
 
     def hurry(self) -> None:
         """Something changed: listings come at the short interval again."""
-        self._interval = self.settings.poll_interval
+        (self._shared or self)._interval = self.settings.poll_interval
 
     def tend(self, ids: list[str], absent: list[str], boot: float) -> None:
         """Give the commands that are due: a listing if there is a job to ask for, the accounting for those that are listed no more."""
-        if ids and not self._is_asking and boot >= self._asked + self._interval:
+        self._ids = ids
+        every = [id for each in (self, *self._sharers) for id in each._ids]
+        if self._shared is None and every and not self._is_asking and boot >= self._asked + self._interval:
             self._is_asking = True
             self._asked = boot
-            argv = self.dialect.query_argv(ids, self._user)
+            argv = self.dialect.query_argv(every, self._user)
             self._background.run(("query", boot), lambda: run_command(argv, self._environment, self.settings.command_timeout))
         if absent and self.dialect.has_accounting and not self._is_accounting and boot >= self._next_final:
             self._is_accounting = True
@@ -172,14 +180,17 @@ class Centre:
 
     def wake(self, has_jobs: bool) -> float | None:
         """When `tend` has something to do."""
+        has_jobs = self._shared is None and (has_jobs or any(each._ids for each in self._sharers))
         moments = [self._asked + self._interval] if has_jobs and not self._is_asking else []
+        if self._mail:
+            moments.append(0.0)
         if self._orders and not self._is_ordering:
             moments.append(self._next_order)
         return min(moments, default=None)
 
     def take(self, boot: float) -> list[Told]:
         """What came of commands since the last time."""
-        found: list[Told] = []
+        found, self._mail = self._mail, []
         for token, value, error in self._background.finished():
             if error is not None:
                 self._log.error("a command of %s failed here", self.dialect.name, exc_info=error)
@@ -195,7 +206,9 @@ class Centre:
             elif token[0] == "query":
                 self._is_asking = False
                 if isinstance(value, CommandResult):
-                    found.append(self._listed(value, token[1], boot))
+                    told = self._listed(value, token[1], boot)
+                    for each in (found, *(sharer._mail for sharer in self._sharers)):
+                        each.append(told)
             elif token[0] == "order":
                 self._is_ordering = False
                 found += self._ordered(token[1], token[2], token[3], value, boot)

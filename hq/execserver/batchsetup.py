@@ -55,7 +55,7 @@ def make_batch(told: Bootstrap, log: Logger) -> Made:
     other = ThreadBackground(2)
     names = dict.fromkeys((own_host_name(), "127.0.0.1"))
     upstreams = tuple(reachable_address(name, port.port) for name in names)
-    centre = Centre(dialect, settings, user, other, log)
+    centre = Centre(dialect, settings, user, other, log, forward.centre)
     fleet = PilotFleet(centre, settings, base, msgspec.structs.replace(told, home=told.home or hq_home()), upstreams, public, log)
     return Made(PilotBackend(forward, fleet, PilotRelay(port, told.host, log), settings, log), (background, other), (port,))
 
