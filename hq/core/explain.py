@@ -6,6 +6,7 @@ from hq.core.demands import refusal
 from hq.core.jobs import LiveJob
 from hq.core.placement import in_order
 from hq.core.state import State
+from hq.model.batch import BATCH_BACKENDS
 from hq.model.ids import PLAIN, TaskKey
 from hq.model.job import TaskRecord
 from hq.model.quantities import format_bytes, format_seconds
@@ -82,6 +83,7 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
             sentences[-1] = f"{name} is queued on {task.host} and begins when a task before it ends there (attempt {task.attempt}, for {format_seconds(now - task.since)})."
         if task.reason and task.outcome is None:
             sentences.append(f"It is {printable(task.reason)}.")
+        sentences += _routed(cluster, task)
     elif task.state is TaskState.RUNNING:
         since = task.started if task.started is not None else task.since
         sentences.append(f"{name} runs on {task.host} (attempt {task.attempt}, for {format_seconds(max(0.0, now - since))}).")
@@ -101,6 +103,14 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
         word = "could not be started" if link.state is LinkState.FAILED else "is silent"
         sentences.append(f"Your exec-server on {task.host} {word}: {printable(link.reason) or 'no reason was given'}")
     return sentences
+
+
+def _routed(cluster: State, task: TaskRecord) -> list[str]:
+    """Why it went to a batch system, where it was not sent there."""
+    host, job = cluster.hosts.get(task.host), cluster.jobs[task.job]
+    if host is None or host.spec.backend not in BATCH_BACKENDS or job.record.wishes.hosts:
+        return []
+    return [f"It went to the batch system {task.host}, for no host of the cluster's own had room for it: those are filled first."]
 
 
 def _absent(cluster: State, user: str) -> str:

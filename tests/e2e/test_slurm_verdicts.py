@@ -11,8 +11,10 @@ import pytest
 
 from hq.model.ids import AttemptKey
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import BatchSite
+from tests.support.batchsite import QUICK, BatchSite
+from tests.support.hosts import Hosts
 from tests.support.mariadb import MariaDB
+from tests.support.site import Site
 from tests.support.slurm import SlurmCluster, missing_for_slurm
 from tests.support.wait import until
 
@@ -142,3 +144,20 @@ def test_what_must_wait_for_a_limit_shows_slurms_reason(make: MakeSite, slurm: S
         assert [site.upstream.ended(key, 40).outcome for key in (first, second)] == [Outcome.OK] * 2
     finally:
         slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxjobs=-1")
+
+
+def test_a_login_node_that_is_away_makes_nothing_fail(install: Path, hosts: Hosts) -> None:
+    with SlurmCluster(nodes=1, address=hosts.gateway) as slurm, Site(install, rows=["node1:8:ssh"], hosts=hosts) as made:
+        made.make_batch("node1", "slurm", "\n".join([*(f"  {name}: {value}" for name, value in QUICK.items()), f"  environment: {{SLURM_CONF: {slurm.conf}}}"]))
+        job = made.submit("alice", "sleep 4; echo done")
+        id = made.wait_for("alice", job, "running")["native_id"]
+        hosts.cut("node1")
+        try:
+            until(lambda: id not in slurm.run("squeue", "-h", "-o", "%i").split(), 30, "Slurm to end it")
+            until(lambda: "is silent" in made.client("alice", "why", job).out or made.row("alice", job)["state"] == "host_lost", 60, "the silence to be noticed")
+            assert made.row("alice", job)["outcome"] is None
+        finally:
+            hosts.join("node1")
+        row = made.wait_for("alice", job)
+        assert (row["outcome"], row["native_id"]) == ("ok", id)
+        assert made.client("alice", "log", job).ok().out == "done\n"

@@ -27,7 +27,7 @@ SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={base}/munge.socket
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+CommunicationParameters={listening}
 MpiDefault=none
 GresTypes=gpu
 ProctrackType=proctrack/linuxproc
@@ -110,9 +110,11 @@ class SlurmCluster:
             f"CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=8192 Gres=gpu:2 State=UNKNOWN"
             for name, port in zip(self.names, ports[1:], strict=True)
         ]
+        # NoCtldInAddrAny means the address of the host's name, whatever is written behind it
+        listening = "NoCtldInAddrAny,NoInAddrAny" if address == "127.0.0.1" else "NoInAddrAny"
         accounting = _ACCOUNTING.format(port=self._dbd_port, base=self.base) if database is not None else "AccountingStorageType=accounting_storage/none"
         self.conf.write_text(_CONF.format(host=host, port=ports[0], base=self.base, nodes="\n".join(lines), accounting=accounting,
-                                          slurmd_timeout=slurmd_timeout, address=address))  # fmt: skip
+                                          slurmd_timeout=slurmd_timeout, address=address, listening=listening))  # fmt: skip
         if database is not None:
             file = self.base / "slurmdbd.conf"
             file.write_text(_DBD.format(base=self.base, host=host, port=self._dbd_port, database=database, name=f"slurm_{secrets.token_hex(4)}"))

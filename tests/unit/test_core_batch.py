@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hq.core.explain import explain
-from hq.model.ids import PLAIN, AttemptKey
+from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import Wishes
 from hq.model.states import RunKind, TaskState
 from tests.support.coreworld import World, host
@@ -14,12 +14,22 @@ def test_own_hosts_are_filled_before_a_centre_however_large() -> None:
     id = world.submit(indices="0-4")
     placed = [world.cluster.jobs[id].tasks[index].host for index in range(5)]
     assert placed == ["own", "own", "centre", "centre", "centre"]
+    assert any("went to the batch system centre" in sentence for sentence in explain(world.cluster, TaskKey(id, 3), world.now))
+    assert not any("batch system" in sentence for sentence in explain(world.cluster, TaskKey(id, 1), world.now))
 
 
 def test_a_job_may_be_sent_to_a_centre() -> None:
     world = World([host("centre", 4, backend="torque"), host("own", 2)])
     id = world.submit(wishes=Wishes(hosts=("centre",)))
     assert world.cluster.jobs[id].tasks[PLAIN].host == "centre"
+    assert not any("went to" in sentence for sentence in explain(world.cluster, TaskKey(id, PLAIN), world.now))
+
+
+def test_what_waits_for_any_host_is_told_of_each() -> None:
+    world = World([host("centre", 1, backend="slurm"), host("own", 1)])
+    id = world.submit(indices="0-2")
+    words = " ".join(explain(world.cluster, TaskKey(id, 2), world.now))
+    assert "centre" in words and "own" in words and "running tasks end and free their slots" in words
 
 
 def test_the_reason_of_the_batch_system_is_the_tasks_and_is_no_moment_of_its_history() -> None:
