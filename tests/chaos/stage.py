@@ -177,8 +177,9 @@ class Stage:
                 self._note("MariaDB, in vain")
                 continue
             if self.wants_server and self.server_pid() is None:
-                done = self.site.run(OWNER, "hq-server", "-d", timeout=90)
-                self._note("hq-server" if done.rc == 0 else f"hq-server, in vain ({done.err.strip()[-200:]})")
+                with suppress(subprocess.TimeoutExpired):  # stopped in the midst of its start
+                    done = self.site.run(OWNER, "hq-server", "-d", timeout=90)
+                    self._note("hq-server" if done.rc == 0 else f"hq-server, in vain ({done.err.strip()[-200:]})")
 
     def _type(self, user: str) -> None:
         while not self.pause(1.5):
@@ -203,7 +204,7 @@ class Stage:
 
 def _holder(lock: Path, word: str) -> int | None:
     """The process that a lock file names, if it still is one of ours."""
-    with suppress(OSError, ValueError, psutil.Error):
+    with suppress(OSError, ValueError, IndexError, psutil.Error):  # it may just be written
         pid = int(lock.read_text().split()[0])
         process = psutil.Process(pid)
         if process.status() != psutil.STATUS_ZOMBIE and word in " ".join(process.cmdline()):
