@@ -17,8 +17,9 @@ Where it is lenient, and why:
 - a task whose host was cut off for ever ends as its owner says. He is asked only for tasks that hq shows as undecided, and his word counts
   for the attempt that was undecided then; what that attempt wrote is not compared with it.
 - a task whose output could not be opened because its disk was full ends with 125 and has written nothing.
-- the moments of faults and of tasks may differ by `troubles.SLACK`, the time that a busy machine needs to deliver a signal, and a way up may
-  need `troubles.RECOVERY` to be found again: its back-offs are longer than the trouble.
+- the moments of faults and of tasks may differ by `troubles.SLACK`, the time that a busy machine needs to deliver a signal; somebody above may be
+  heard again only `troubles.DIALLING` after a trouble; and what was in the way of a report may hold it up for `troubles.RECOVERY` and the half of
+  its length more, for back-offs grow with that (this counts only where a disk went with its host before the report was recorded).
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 
 #: By which the moment of a fault and what it hits may be off: a busy machine signals late.
 SLACK = 1.0
-#: After a trouble the ways up are found again within this and the half of its length: dialling has back-offs.
+#: After a trouble somebody above is heard again within this.
+DIALLING = 3.0
+#: After a trouble everything that waited for its end is told and recorded within this and the half of its length: there are back-offs.
 RECOVERY = 6.0
 FOR_EVER = float("inf")
 #: So long may a report need where nothing is in its way: the machine is busy.
@@ -67,10 +69,10 @@ class Troubles:
 
     def is_silenced(self, user: str, host: str, start: float, end: float) -> bool:
         """Whether for the lease nobody above could be heard there, in a silence that touches these moments."""
-        ways = [(each.start, self._recovered(each)) for each in self._all
-                if each.hits(user, host) and each.what in ("host", "cut", "worker")]  # fmt: skip
-        servers = [(each.start, self._recovered(each)) for each in self._all if each.what == "server"]
-        own = [(each.start, self._recovered(each)) for each in self._all if each.what == "user-server" and each.hits(user, host)]
+        mine = [each for each in self._all if each.hits(user, host)]
+        ways = [(each.start, each.end + DIALLING) for each in mine if each.what in ("host", "cut", "worker")]
+        servers = [(each.start, each.end + DIALLING) for each in mine if each.what == "server"]
+        own = [(each.start, each.end + DIALLING) for each in mine if each.what == "user-server"]
         both = [(max(a, c), min(b, d)) for a, b in _merged(servers) for c, d in _merged(own) if max(a, c) < min(b, d)]
         return any(b - a >= self._lease and a <= end + SLACK and b >= start - SLACK for a, b in _merged(ways + both))
 
