@@ -68,7 +68,7 @@ class JobsActedOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsReported:
-    """An exec-server of `user` on `host` reported. `skew`: our clock minus its clock on sending. Older attempts are ignored.
+    """An exec-server of `user` on `host` reported. `skew`: our clock minus its clock. Older attempts are ignored.
 
     `is_past`: long ago, as a ledger tells; it says nothing about the host as it is now.
     """

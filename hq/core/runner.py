@@ -345,8 +345,7 @@ class Runner:
             job=key.job, index=key.index, attempt=key.attempt, kind=RunKind.NEVER_STARTED, at=now.wall, reason=reason
         )
         out.reports.append(report)
-        if run is not None:
-            out.actions.append(Forget(key, report))
+        out.actions.append(Forget(key, report))
 
     def _done(self, key: AttemptKey) -> None:
         run = self.runs.pop(key, None)

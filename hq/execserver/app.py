@@ -103,7 +103,7 @@ class ExecServer:
         # sequences of a journal that was lost must not come again
         self.spool = Spool(recovered.last or int(now.wall * 1000))
         self.specs: dict[int, SignedSpec] = {}
-        self.live_of: dict[int, int] = {}  # job → how many of its runs are here, so that its spec can go
+        self.live_of: dict[int, set[AttemptKey]] = {}  # the runs of a job that are here, so that its spec can go with the last
         self.tags: dict[AttemptKey, tuple[str, int, int, tuple[tuple[int, int], ...]]] = {}
         self.names, self.relay = RunNames(), Relay()
         self._deadline, self._polled = 0.0, now
@@ -242,7 +242,7 @@ class ExecServer:
         if self.specs.get(order.job) != signed:
             self.specs[order.job] = signed
             self.journal.note(t="spec", job=order.job, body=signed.body, signature=signed.signature)
-        self.live_of[order.job] = self.live_of.get(order.job, 0) + 1
+        self.live_of.setdefault(order.job, set()).add(order.key)
         self.journal.note(t="order", key=order.key, slots=order.slots, ahead=order.is_ahead)
 
     def is_live(self, key: AttemptKey) -> bool:
@@ -312,10 +312,9 @@ class ExecServer:
                 write_summary(self.launcher, self.orders.open(signed), StartOrder(*key, ()), action.report)
             except OSError as error:
                 self.log.warning("%s: the summary cannot be written: %s", key, error)
-        left = self.live_of.get(key.job, 1) - 1
-        if left > 0:
-            self.live_of[key.job] = left
-        else:
+        here = self.live_of.get(key.job, set())
+        here.discard(key)
+        if not here:
             self.live_of.pop(key.job, None)
             self.specs.pop(key.job, None)
 

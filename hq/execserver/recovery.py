@@ -60,7 +60,7 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
         return
     assert signed is not None
     server.specs[key.job] = signed
-    server.live_of[key.job] = server.live_of.get(key.job, 0) + 1
+    server.live_of.setdefault(key.job, set()).add(key)
     if not known.tag and (is_same_boot or not known.is_armed):
         server.runner.restore(Run(known.order, spec, Phase.QUEUED, now.boot), now)
     else:

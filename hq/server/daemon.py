@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from hq.core.clocks import Clocks
 from hq.core.cluster import Cluster
 from hq.core.events import Action, Event, Unwatched, UserServerWent
 from hq.core.leases import Leases
@@ -69,6 +70,7 @@ class Server:
         self.gate = Gate()
         self.leases = Leases()
         self.visits = handlers_execs.Visits()
+        self.clocks = Clocks()
         snapshot = store.load()
         self.settings = dict(snapshot.settings)
         self.cluster = Cluster(instance, snapshot, now.wall)

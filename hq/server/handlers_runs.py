@@ -64,7 +64,8 @@ def reported(server: Server, request: Request, message: RunReported) -> None:
     now = server.now.wall
     reports = tuple(clean_report(report, now if sent is None else sent) for report in message.reports if is_key(report.key))
     if reports and message.host in server.cluster.hosts:
-        server.add(RunsReported(user=request.caller.user, host=message.host, reports=reports, skew=0.0 if sent is None else now - sent))
+        skew = 0.0 if sent is None else server.clocks.difference((request.caller.user, message.host), now - sent)
+        server.add(RunsReported(user=request.caller.user, host=message.host, reports=reports, skew=skew))
     if message.sequence and request.peer is not None:
         peer, answer = request.peer, RunRecorded(host=message.host, sequence=message.sequence)
         server.after_commit(lambda: server.outbox.tell(peer, answer))

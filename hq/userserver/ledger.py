@@ -88,7 +88,8 @@ class LedgerFile:
             why = self.rules.refusal(terms, order.index, order.attempt)
             if why is not None:
                 refused[order.key] = why
-                self._log.error("%s is not relayed: %s", order.key, why)
+                # no trouble: hq-server may have died before it recorded the end, and is told now
+                self._log.info("%s is not relayed: %s", order.key, why)
                 continue
             kept.append(order)
             slot = slot_of(terms, order.index)

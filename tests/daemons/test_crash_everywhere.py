@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from sqlalchemy import Engine
@@ -63,3 +64,15 @@ def test_killed_at_each_point(tmp_path: Path, engine: Engine, daemon: str) -> No
                 wrong[k] = found
             assert house.crashes == 1
     assert not wrong, "\n".join(f"{daemon} killed at point {k}: {found}" for k, found in wrong.items())
+
+
+def test_killed_again_and_again(tmp_path: Path, engine: Engine) -> None:
+    """Several deaths in one life, also of daemons that are just coming back."""
+    with house_at(tmp_path / "first", engine) as house:
+        assert live_through(house) == ""
+        most = {daemon: int(1.5 * count) for daemon, count in house.points.items()}
+    for seed in range(40):
+        random = Random(seed)
+        with house_at(tmp_path / str(seed), engine) as house:
+            house.more_crashes = frozenset((daemon, random.randint(1, most[daemon])) for daemon in random.choices(DAEMONS, k=random.randint(2, 5)))
+            assert live_through(house) == "", f"seed {seed}: {sorted(house.more_crashes)}"

@@ -149,6 +149,7 @@ class House:
         self._engine = engine
         self.machine = Machine()
         self.crash: tuple[str, int] | None = None
+        self.more_crashes: frozenset[tuple[str, int]] = frozenset()
         self.points = dict.fromkeys(DAEMONS, 0)
         self.crashes = 0
         self._at_work = ""
@@ -181,7 +182,8 @@ class House:
         if not self._at_work:
             return
         self.points[self._at_work] += 1
-        if self.crash == (self._at_work, self.points[self._at_work]):
+        place = (self._at_work, self.points[self._at_work])
+        if place == self.crash or place in self.more_crashes:
             raise CrashError
 
     # --- what a user does -------------------------------------------------------------------------------------------
