@@ -6,6 +6,7 @@ READ COMMITTED. Migrations live in `hq/db/migrations`; views are made anew after
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -58,7 +59,7 @@ def _open_sqlite(url: URL) -> Engine:
         raise DatabaseError(f"the database URL names the file '{path}': write its full path, as in sqlite:////home/hq/var/state.db")
     refuse_network_filesystem(path)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make_file(path)
     except OSError as error:
         raise DatabaseError(f"the state database {path} cannot be opened: {error.strerror}") from None
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False})
@@ -83,6 +84,21 @@ def _open_sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
 
     return engine
+
+
+def _make_file(path: str) -> None:
+    """Make the file if it is not there; one that is there is looked at and never opened. Raises OSError if it cannot be used.
+
+    The locks of SQLite belong to the process and the file: closing any descriptor of it drops those of every connection that this
+    process has, and then another process, at its end, would take the log of writes away under us.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _open_mysql(url: URL, silence: float | None) -> Engine:

@@ -104,6 +104,23 @@ def test_hup_reads_the_files_again(up: Site) -> None:
     tab.write_text(text)
 
 
+def test_another_process_at_the_database_takes_nothing_away_under_it(up: Site) -> None:
+    """Who looks at the SQLite file and leaves must not take the log of writes along, for hq-server would go on writing into nothing."""
+
+    def users() -> str:
+        (line,) = [line for line in up.run("hq-dbadmin", "--check").stdout.splitlines() if line.startswith("user ")]
+        return line
+
+    before = users()
+    assert up.run("hq-admin", "adduser", "somebody").returncode == 0
+    assert users() != before
+    assert up.run("hq-admin", "disableuser", "somebody").returncode == 0
+    os.kill(up.pid(), signal.SIGKILL)
+    until(lambda: not up.is_up(), 30)
+    assert up.run("hq-server", "-d").returncode == 0
+    assert re.search(r"somebody +user +no", up.run("hq-admin", "lsusers").stdout), "what was acknowledged is there after a kill"
+
+
 def test_term_ends_it_and_its_state_is_kept(up: Site) -> None:
     assert up.run("hq-admin", "deactivatehost:localhost").returncode == 0
     up.stop()

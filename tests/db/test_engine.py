@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,18 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("this is text, and quite a lot of it\n" * 50)
     with pytest.raises(DatabaseError, match="is no SQLite file"):
         check_revision(open_engine(f"sqlite:///{tmp_path}/x.db"))
+
+
+def test_a_second_engine_leaves_the_locks_of_the_first(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    first = open_engine(url)
+    create_tables(first)
+    with first.connect():
+        open_engine(url).dispose()
+        look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select count(*) from user').fetchall(); c.close()"
+        subprocess.run([sys.executable, "-c", look, f"{tmp_path}/state.db"], check=True)
+        assert (tmp_path / "state.db-wal").exists(), "the last one out takes the log along, and that was not he"
+    first.dispose()
 
 
 def test_servers_that_do_not_let_us_in(mariadb: MariaDB) -> None:
