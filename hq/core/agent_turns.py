@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: So long may a connection take; after many rounds in vain longer, for each costs something.
-CONNECT = 1.0
+CONNECT = 0.6
 CONNECT_LATER = 3.0
 EAGER = 20
 #: So long may the answer to a hello take on a connection that is up.

@@ -109,6 +109,10 @@ class MemoryPort:
         """As Port.receive."""
         return [self._inbox.popleft() for _ in range(min(limit, len(self._inbox)))]
 
+    def is_connected(self) -> bool:
+        """Whether there is somebody at the other end of a client's port."""
+        return self._dials is not None and self._bus._server(self._dials) is not None
+
     def close(self) -> None:
         """As Port.close."""
         self._bus._forget(self)

@@ -48,3 +48,19 @@ def test_reports_and_stops_go_by_hq_server_while_the_user_server_is_away(site: E
     assert site.upstream.ended(long).outcome is Outcome.CANCELLED, "its user-server hears of it, too"
     assert site.upstream.ended(short).kind is RunKind.ENDED
     assert not (site.work / "started").exists(), "hq-server starts nothing by this way"
+
+
+def test_the_one_that_stood_by_is_found_when_the_other_is_gone(site: ExecSite) -> None:
+    server = Upstream(site.user, heartbeat=0.5)
+    server.exec_public, server.exec_secret = site.upstream.exec_public, site.upstream.exec_secret
+    # nobody listens at port 1
+    answer = site.bootstrap(server="tcp://127.0.0.1:1", standbys=[f"tcp://127.0.0.1:{server.number}"], server_key=server.public)
+    assert answer["ok"], answer
+    site.linked()
+    (key,) = site.upstream.start(site.spec("while [ ! -e go ]; do sleep 0.05; done; exit 3"))
+    site.upstream.started(key)
+    site.upstream.close()
+    server.until(lambda: server.rolls, "the roll at the second address")
+    (site.work / "go").touch()
+    assert server.ended(key).exit_code == 3
+    server.close()

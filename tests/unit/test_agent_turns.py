@@ -8,21 +8,21 @@ from hq.core.agent_turns import ANSWER, BREAK, CONNECT, CONNECT_LATER, EAGER, Tu
 def test_no_connection_is_given_up_soon_and_no_answer_later() -> None:
     turns = Turns(100.0)
     assert not turns.is_over(100.0 + CONNECT - 0.1, is_connected=False)
-    assert turns.is_over(100.0 + CONNECT, is_connected=False)
+    assert turns.is_over(100.0 + CONNECT + 0.01, is_connected=False)
     assert not turns.is_over(100.5, is_connected=True)
     assert not turns.is_over(100.5 + ANSWER - 0.1, is_connected=True)
-    assert turns.is_over(100.5 + ANSWER, is_connected=True), "it is stopped, perhaps"
+    assert turns.is_over(100.5 + ANSWER + 0.01, is_connected=True), "it is stopped, perhaps"
 
 
 def test_after_many_rounds_it_is_tried_less_often() -> None:
     turns = Turns(0.0)
     for _ in range(EAGER):
         turns.turned(10.0)
-    assert not turns.is_over(10.0 + CONNECT, is_connected=False)
-    assert turns.is_over(10.0 + CONNECT_LATER, is_connected=False)
+    assert not turns.is_over(10.0 + CONNECT + 0.01, is_connected=False)
+    assert turns.is_over(10.0 + CONNECT_LATER + 0.01, is_connected=False)
     turns.welcomed(20.0)
     turns.turned(30.0)
-    assert turns.is_over(30.0 + CONNECT, is_connected=False)
+    assert turns.is_over(30.0 + CONNECT + 0.01, is_connected=False)
 
 
 def test_a_link_that_is_up_may_break_for_a_moment_only() -> None:
@@ -31,7 +31,7 @@ def test_a_link_that_is_up_may_break_for_a_moment_only() -> None:
     beat = {"heard": 20.0, "heartbeat": 5.0}
     assert not turns.is_broken(20.0, is_connected=True, **beat)
     assert not turns.is_broken(20.0 + BREAK - 0.1, is_connected=False, **beat)
-    assert turns.is_broken(20.0 + BREAK, is_connected=False, **beat)
+    assert turns.is_broken(20.0 + BREAK + 0.01, is_connected=False, **beat)
 
 
 def test_silence_ends_a_link_before_it_would_with_one_address() -> None:
