@@ -83,7 +83,7 @@ OPTIONS = (
     Option("var", "", _text, "Directory of hq-server's own files (keys, log, SQLite database); empty: var beside etc."),
     Option("heartbeat", "5", _seconds, "How often peers speak, in seconds; after three silent ones a peer is suspect and gets nothing new."),
     Option("lease", "120", _seconds, "After how long a silence a host is lost to its user: what may be run again is, elsewhere."),
-    Option("failover", "5", _failover, "After how long a silence of the active hq-server one that stands by takes its place, in seconds (2 to 600). The same on both."),
+    Option("failover", "4", _failover, "After how long a silence of the active hq-server one that stands by takes its place, in seconds (2 to 600). The same on both."),
     Option("probe_interval", "60", _seconds, "How often hq-server looks whether hosts can be reached."),
     Option("probe_timeout", "3", _seconds, "How long it waits for a host to answer."),
     Option("log_level", "INFO", _level, "What is written to the log: DEBUG, INFO, WARNING or ERROR."),

@@ -24,8 +24,8 @@ from hq.server.configuration import read_configuration
 from hq.server.standby import take_seat
 
 PROGRAM = "hq-server"
-#: Seconds after which a database that does not answer a beat counts as away.
-BEAT_PATIENCE = 3.0
+#: Share of the failover time after which a database that does not answer a beat counts as away.
+BEAT_PATIENCE = 0.5
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +79,7 @@ def _serve(etc: str, options: argparse.Namespace, starting: Starting) -> int:
         check_revision(engine)
         store = Store(engine)
         _check_instance(store, config)
-        beating = open_engine(url, silence=BEAT_PATIENCE)
+        beating = open_engine(url, silence=BEAT_PATIENCE * config.failover)
         stack.callback(beating.dispose)
         rows = SeatRows(beating, f"{os.uname().nodename}:{config.var}"[:255])
         if options.standby and not rows.can_move:
