@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
-from hq.core import acts, ahead, drains, holding, owners, quarantine, recovery, reports, restored, submission
+from hq.core import acts, ahead, cleaning, drains, holding, owners, quarantine, recovery, reports, restored, submission
 from hq.core.events import (
+    CleaningDue,
     ClusterSwitched,
     ConfigurationRead,
     Event,
@@ -78,6 +79,7 @@ class Cluster(State):
             Unwatched: lambda event: self._watchers.unwatch(event.token),
             LedgerCompared: lambda event: restored.compared(self, event),
             LedgerGivenUp: lambda event: restored.given_up(self, event),
+            CleaningDue: lambda event: cleaning.clean(self, event),
         }
         recovery.restore(self, snapshot)
         self.changes = Changes()

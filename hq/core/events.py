@@ -243,10 +243,17 @@ class Unwatched:
     token: object
 
 
+@dataclass(frozen=True, slots=True)
+class CleaningDue:
+    """What nobody needs any more is to go from the database; history that ended before this moment too. No reply."""
+
+    before: float | None
+
+
 Event = (
     JobsSubmitted | JobsActedOn | RunsReported | RollCalled | UserServerCame | UserServerWent | LinkChanged | HostLost | LoadsSampled
     | HostsProbed | ConfigurationRead | HostSwitched | HostRowChanged | ClusterSwitched | UserSwitched | KeyEnrolled
-    | SlotsRecounted | Watched | Unwatched | LedgerCompared | LedgerGivenUp
+    | SlotsRecounted | Watched | Unwatched | LedgerCompared | LedgerGivenUp | CleaningDue
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, exc, 
 
 from hq.db import convert, tables
 from hq.db.bulk import append, put
+from hq.db.cleaning import clean
 from hq.db.engine import reached
 from hq.db.faults import explain, is_transient
 from hq.db.loading import live_jobs
@@ -111,6 +112,8 @@ class Store:
         if changes.loads:
             append(connection, tables.host_load, map(convert.load_row, changes.loads))
             self._trim_loads(connection, changes)
+        if changes.cleaning is not None:
+            clean(connection, changes.cleaning)
 
     def _remove(self, connection: Connection, table: Table, names: Iterable[object]) -> None:
         (key,) = table.primary_key.columns

@@ -56,6 +56,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _days(text: str) -> int:
+    value = _count(text)
+    if 0 < value < 7:
+        # a submission that comes twice is known by its row
+        raise InputError(f"'{text}' is not 0, and not a number of days from 7")
+    return value
+
+
 def _seconds(text: str) -> float:
     try:
         return float(text) if 0 < float(text) <= 86400 * 3660 else parse_seconds(text)
@@ -86,6 +94,7 @@ OPTIONS = (
     Option("failover", "4", _failover, "After how long a silence of the active hq-server one that stands by takes its place, in seconds (2 to 600). The same on both."),
     Option("probe_interval", "60", _seconds, "How often hq-server looks whether hosts can be reached."),
     Option("probe_timeout", "3", _seconds, "How long it waits for a host to answer."),
+    Option("history_days", "0", _days, "How many days ended jobs are kept in the database (7 or more; 0: for ever). The audit stays in any case."),
     Option("log_level", "INFO", _level, "What is written to the log: DEBUG, INFO, WARNING or ERROR."),
     Option("log_size", "10M", parse_bytes, "At which size the log is rotated."),
     Option("log_files", "5", _count, "How many old logs are kept."),
@@ -105,6 +114,7 @@ class ServerConfig:
     failover: float
     probe_interval: float
     probe_timeout: float
+    history_days: int
     log_level: str
     log_size: int
     log_files: int

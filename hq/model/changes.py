@@ -27,6 +27,14 @@ class AuditRecord:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What may go from the database: blobs of live jobs stay, and history that ended at `before` or later (None: all of it)."""
+
+    blobs_needed: frozenset[tuple[str, str]]  # digest and owner
+    before: float | None = None
+
+
 @dataclass(slots=True)
 class Changes:
     """All changes of one step. Empty fields cost nothing."""
@@ -45,6 +53,7 @@ class Changes:
     events: list[tuple[float, int, int, int, str, str, str]] = field(default_factory=list)  # at, job, index, attempt, state, host, reason
     loads: list[LoadSample] = field(default_factory=list)
     audit: list[AuditRecord] = field(default_factory=list)
+    cleaning: Cleaning | None = None
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))

@@ -11,7 +11,7 @@ from typing import Any
 
 from hq.core.clocks import Clocks
 from hq.core.cluster import Cluster
-from hq.core.events import Action, Event, Unwatched, UserServerWent
+from hq.core.events import Action, CleaningDue, Event, Unwatched, UserServerWent
 from hq.core.leases import Leases
 from hq.db.store import Store
 from hq.errors import HqError, RefusedError, UnavailableError
@@ -45,6 +45,8 @@ HELLO_ROLES = frozenset({Role.USER_SERVER, Role.EXEC_SERVER})
 CATEGORIES = ("database", "error", "jobs", "network", "requests", "security", "system")
 #: hq-admin enrols its key when an answer begins so.
 UNKNOWN_KEY = "hq-server does not know this key"
+#: How often what nobody needs any more is taken out of the database, in seconds; the first time not before.
+CLEANING = 3600.0
 
 
 class Server:
@@ -83,6 +85,7 @@ class Server:
         self.timers.add("heartbeat", config.heartbeat, now.boot)
         self.timers.add("probe", config.probe_interval, now.boot)
         self.timers.add("housekeeping", 60.0, now.boot)
+        self.timers.add("cleaning", CLEANING, now.boot + CLEANING)
         self.batch = Batch()
         self.counts = {"messages": 0, "commits": 0, "refused": 0, "faults": 0}
         self.is_probing = False
@@ -266,6 +269,9 @@ class Server:
         elif name == "housekeeping":
             self.enrolment.forget_old(self.now.boot)
             self.gate.forget_old()
+        elif name == "cleaning":
+            days = self.config.history_days
+            self.add(CleaningDue(self.now.wall - days * 86400.0 if days else None))
 
     # --- commits ------------------------------------------------------------------------------------------------
 
