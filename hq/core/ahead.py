@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from hq.core.events import StopRuns
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
+from hq.core.queues import waiting_in
 from hq.model.ids import AttemptKey, TaskKey
 from hq.model.job import TaskRecord
 from hq.model.runs import RETURNED
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 #: A queue holds work for so many seconds.
 HORIZON = 1.0
+#: And for so many where other users wait for the host: a turn must not be long when many take theirs.
+TURN = 0.25
 #: Only tasks that last less than this (seconds, the mean of late) are queued ahead.
 SHORT = 0.25
 #: What has waited so long in a queue (seconds) is given back: the tasks before it last longer than was thought.
@@ -74,6 +78,7 @@ def take_seat(state: State, job: LiveJob, task: TaskRecord) -> TaskRecord:
     """A queued task gets slots of its own: those that are free, and if it has begun without there being any, none in particular."""
     host = state.hosts[task.host]
     host.seat(task.key, task.user, job.record.spec, state.now)
+    state.share.took(task.user, job.shape.slots, state.now)
     state.note_room(host)
     task = replace(task, slots=job.record.spec.slots)
     state.put(job, task)
@@ -99,7 +104,7 @@ def choose(state: State) -> list[tuple[int, str, int]]:
     """What to queue where: (job id, host, how many), in order. Only where something began or ended since the last time."""
     stirred, state.ahead.stirred = state.ahead.stirred, {}
     chosen: list[tuple[int, str, int]] = []
-    order: list[tuple[tuple[int, int, int], Shape]] | None = None
+    rivals: list[tuple[float, Shape]] | None = None
     taken: dict[int, int] = {}
     for (name, user), (shape, is_new) in stirred.items():
         pace = state.ahead.pace.get(shape)
@@ -108,20 +113,21 @@ def choose(state: State) -> list[tuple[int, str, int]]:
             continue
         if state.link(user, name).state is not LinkState.ALIVE or not state.may_start(user):
             continue
+        if rivals is None:
+            rivals = _in_turn(state)
+        lowest = _lowest_rival(state, rivals, user, host)
+        # a turn's worth goes with a fresh start; more only while nobody whose turn it would be without these slots could use the host
+        if not is_new and lowest <= state.share.score(user, state.now) - shape.slots:
+            continue
         queued = len(host.queued_of(user))
         holders = len(host.by_user.get(user, ())) - queued
-        count = min(MOST, int(holders * HORIZON / max(pace, _SHORTEST))) - queued
+        count = min(MOST, int(holders * (HORIZON if lowest == inf else TURN) / max(pace, _SHORTEST))) - queued
         if count <= 0:
             continue
-        if order is None:
-            order = sorted((heap[0], each) for each, heap in state.queues.items() if heap)
-        for place, (_, mine) in enumerate(order):
-            if mine.user != user or not _is_alike(mine, shape) or not _suits(mine, host):
+        for mine in _queues_of(state, user):
+            if not _is_alike(mine, shape) or not _suits(mine, host):
                 continue
-            # a turn's worth goes with a fresh start; more only while nobody who comes before us could use the host
-            if not is_new and (place > _MAX_RIVALS or any(_could_use(state, rival, host) for _, rival in order[:place] if rival.user != user)):
-                break
-            for _, id, most in state.waiting_in(mine):
+            for _, id, most in waiting_in(state, mine):
                 share = min(count, most - taken.get(id, 0))
                 if share > 0:
                     taken[id] = taken.get(id, 0) + share
@@ -132,6 +138,28 @@ def choose(state: State) -> list[tuple[int, str, int]]:
             if not count:
                 break
     return chosen
+
+
+def _in_turn(state: State) -> list[tuple[float, Shape]]:
+    """What waits, by whose turn it is."""
+    scores = {user: state.share.score(user, state.now) for user in {shape.user for shape in state.queues}}
+    return sorted(((scores[shape.user], shape) for shape, heap in state.queues.items() if heap), key=lambda each: each[0])
+
+
+def _lowest_rival(state: State, in_turn: list[tuple[float, Shape]], user: str, host: HostState) -> float:
+    """The lowest score of another user who could use the host; infinite if there is none."""
+    looked = 0
+    for score, shape in in_turn:
+        if shape.user != user:
+            looked += 1
+            if looked > _MAX_RIVALS or _could_use(state, shape, host):
+                return score
+    return inf
+
+
+def _queues_of(state: State, user: str) -> list[Shape]:
+    """A user's shapes in the order of what stands first in each."""
+    return [shape for _, shape in sorted((heap[0], shape) for shape, heap in state.queues.items() if heap and shape.user == user)]
 
 
 def note_queued(state: State, task: TaskRecord) -> None:

@@ -33,10 +33,12 @@ from hq.core.events import (
     UserSwitched,
     Watched,
 )
+from hq.core.fairshare import AVERAGES, SAVED_EVERY
 from hq.core.links import Link
 from hq.core.lost import host_lost
-from hq.core.placement import QueueView, Seat, View, plan
+from hq.core.placement import QueueView, Seat, UserView, View, plan
 from hq.core.progress import Watchers
+from hq.core.queues import prune, sweep, waiting_in
 from hq.core.state import State
 from hq.model.changes import Changes
 from hq.model.job import TaskRecord
@@ -56,6 +58,7 @@ class Cluster(State):
         super().__init__(instance, now)
         self._watchers = Watchers()
         self._look_again: float | None = None
+        self._averages_at = now + SAVED_EVERY
         self._return_at: float | None = None  # when something queued ahead will have waited too long
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             JobsSubmitted: lambda event: submission.submitted(self, event),
@@ -103,6 +106,7 @@ class Cluster(State):
         ahead.flush(self)
         self.flush_orders()
         quarantine.keep(self)
+        self._save_averages()
         self._watchers.tell(self)
         return Step(self.changes, self.actions, self._wake())
 
@@ -170,17 +174,27 @@ class Cluster(State):
         moments.extend(each for each in (self._look_again, self._return_at, *self.drains.values(), *self.health.wakes(self)) if each is not None)
         return min(moments, default=None)
 
+    def _save_averages(self) -> None:
+        """With what is written anyhow, now and then: a restart must not make everybody equal."""
+        if self.now >= self._averages_at and self.changes:
+            self._averages_at = self.now + SAVED_EVERY
+            self.changes.settings[AVERAGES] = self.share.saved(self.now)
+
     # --- placement ---
 
     def view(self) -> View:
         """What may be placed and where, for `plan`."""
-        queues = []
+        users: dict[str, UserView] = {}
         for shape in list(self.queues):
-            self.prune(shape)
-            if shape in self.queues and self.may_start(shape.user):
-                queues.append(QueueView(shape, self.waiting_in(shape), frozenset(self.bad.get(shape.user, ()))))
-        seats = [Seat(host, self.now) for host in self.roomy.values() if host.closed() is None] if queues else []
-        return View(queues, seats)
+            prune(self, shape)
+            user = shape.user
+            if shape not in self.queues or not self.may_start(user):
+                continue
+            if user not in users:
+                users[user] = UserView(self.share.score(user, self.now), frozenset(self.bad.get(user, ())), [])
+            users[user].queues.append(QueueView(shape, waiting_in(self, shape)))
+        seats = [Seat(host, self.now) for host in self.roomy.values() if host.closed() is None] if users else []
+        return View(list(users.values()), seats)
 
     def _place(self) -> None:
         self._look_again = None
@@ -212,10 +226,11 @@ class Cluster(State):
                     break
                 self._start(id, index, name, is_ahead=True)
         for shape in shapes:
-            self.prune(shape)
+            if shape in self.queues:
+                prune(self, shape)
         for shape, count in self.stale.items():
             if count >= _STALE and shape in self.queues:
-                self.sweep(shape)
+                sweep(self, shape)
         self.stale.clear()
 
     def _start(self, id: int, index: int, host: str, is_ahead: bool = False) -> None:

@@ -165,10 +165,12 @@ class HostsProbed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigurationRead:
-    """`cluster.tab` and `users` as they are now (start, reload). None: unchanged. Hosts that are not listed any more are removed, or unlisted while runs are there."""
+    """`cluster.tab` and `users` as they are now (start, reload). None: unchanged. Hosts that are not listed any more are removed, or unlisted while runs are there.
+    `half_life`: of fair shares, in seconds."""
 
     hosts: tuple[HostSpec, ...] | None = None
     users: tuple[UserRecord, ...] | None = None
+    half_life: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hq.core.demands import refusal
 from hq.core.jobs import LiveJob
 from hq.core.placement import in_order
+from hq.core.queues import is_current, rank_of
 from hq.core.state import State
 from hq.model.batch import BATCH_BACKENDS
 from hq.model.ids import PLAIN, TaskKey
@@ -144,7 +145,8 @@ def _waiting(cluster: State, job: LiveJob, index: int, now: float) -> list[str]:
     ahead, is_more = _ahead(cluster, job)
     if ahead:
         count = f"{'More than ' if is_more else ''}{ahead:,} {'jobs wait' if ahead > 1 else 'job waits'}"
-        sentences.append(f"{count} before it: higher priority, or submitted earlier.")
+        sentences.append(f"{count} before it: your own, of higher priority or submitted earlier.")
+    sentences += _turns(cluster, record.user)
     if not sentences:
         sentences.append("Nothing stands against it: it starts with the next round.")
     return sentences
@@ -180,19 +182,35 @@ def _hosts(cluster: State, job: LiveJob, now: float) -> list[str]:
 
 
 def _ahead(cluster: State, job: LiveJob) -> tuple[int, bool]:
-    """How many jobs that could take its place stand before it; and whether counting was given up."""
-    mine = (-job.record.wishes.priority, job.id)
+    """How many jobs of the same user that could take its place stand before it; and whether counting was given up."""
+    mine = rank_of(job.record)
     count = looked = 0
     for shape, heap in cluster.queues.items():
-        if not cluster.may_start(shape.user):
+        if shape.user != job.record.user or not cluster.may_start(shape.user):
             continue
-        for entry in in_order(heap):
-            if entry[:2] >= mine:
+        for rank in in_order(heap):
+            if rank >= mine:
                 break
             looked += 1
             if looked > _MOST_LOOKED_AT:
                 return count, True
-            other = cluster.jobs.get(entry[1])
-            if other is not None and other.entry == entry and other.startable(cluster.now):
+            other = is_current(cluster, shape, rank)
+            if other is not None and other.startable(cluster.now):
                 count += 1
     return count, False
+
+
+def _turns(cluster: State, user: str) -> list[str]:
+    """Who else waits and goes first, since he holds and held less."""
+    share, now = cluster.share, cluster.now
+    mine = share.score(user, now)
+    others = {shape.user for shape, heap in cluster.queues.items() if heap and shape.user != user and cluster.may_start(shape.user)}
+    first = sorted(other for other in others if share.score(other, now) < mine)
+    if not first:
+        return []
+    more = f" and {len(first) - _MOST_NAMED} more users" if len(first) > _MOST_NAMED else ""
+    held = share.held(user)
+    return [
+        f"Free slots go to the user who has least: you hold {held} slot{'s' if held != 1 else ''}, and {share.average(user, now):.3g} on average of late. "
+        f"{', '.join(first[:_MOST_NAMED])}{more} {'wait' if len(first) > 1 else 'waits'}, too, with less, and {'go' if len(first) > 1 else 'goes'} first."
+    ]

@@ -8,12 +8,17 @@ So the number of tasks that ever left, and the live records, are enough to find 
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from hq.model.ids import PLAIN, TaskKey
 from hq.model.indexset import IndexSet
 from hq.model.job import JobRecord, TaskRecord
 from hq.model.states import Outcome, TaskState
+
+#: What a job has in common with all others of which nothing has left waiting yet.
+_NOTHING: Any = MappingProxyType({})
+_NOBODY: Any = frozenset()
 
 
 class Shape(NamedTuple):
@@ -43,32 +48,43 @@ def shape_of(job: JobRecord) -> Shape:
 
 
 class LiveJob:
-    """A job that has unfinished tasks."""
+    """A job that has unfinished tasks. Most jobs only wait: what is about single tasks is made when the first one moves (`unfold`)."""
 
     __slots__ = (
         "ahead", "cursor", "deferred", "entry", "held_there", "indices", "last_end", "last_reason", "outcomes", "placed", "ready", "ready_set", "record", "shape",
         "states", "tasks", "total", "worst",
     )  # fmt: skip
 
-    def __init__(self, record: JobRecord) -> None:
+    def __init__(self, record: JobRecord, shape: Shape | None = None) -> None:
         self.record = record
-        self.shape = shape_of(record)
+        self.shape = shape or shape_of(record)
         self.indices: IndexSet | None = record.index_set()
         self.total = 1 if self.indices is None else len(self.indices)
         self.cursor = 0
-        self.ahead: set[int] = set()
-        self.tasks: dict[int, TaskRecord] = {}
-        self.states: dict[TaskState, int] = {}  # of the records that are not finished
+        self.ahead: set[int] = _NOBODY
+        self.tasks: dict[int, TaskRecord] = _NOTHING
+        self.states: dict[TaskState, int] = _NOTHING  # of the records that are not finished
         self.placed = 0
-        self.outcomes: dict[str, int] = {}
+        self.outcomes: dict[str, int] = _NOTHING
         self.worst: int | None = None
         self.last_reason = ""  # of the task that finished last
         self.last_end = 0.0  # when the last one ended, which may be told late
-        self.ready: list[tuple[int, int]] = []  # heap of (position, index): records that wait
-        self.ready_set: set[int] = set()
-        self.deferred: dict[int, float] = {}  # index → not before, after a start that failed
-        self.held_there: set[int] = set()  # tasks that are placed and may be marked as held
-        self.entry: tuple[int, int, int] | None = None  # where it stands in its queue
+        self.ready: list[tuple[int, int]] | tuple[()] = ()  # heap of (position, index): records that wait
+        self.ready_set: set[int] = _NOBODY
+        self.deferred: dict[int, float] = _NOTHING  # index → not before, after a start that failed
+        self.held_there: set[int] = _NOBODY  # tasks that are placed and may be marked as held
+        self.entry: int | None = None  # its rank, where it stands in its queue
+
+    def unfold(self) -> None:
+        """Make room for what is about single tasks."""
+        if self.tasks is _NOTHING:
+            self.ahead, self.ready_set, self.held_there, self.ready = set(), set(), set(), []
+            self.tasks, self.states, self.outcomes, self.deferred = {}, {}, {}, {}
+
+    @property
+    def is_unfolded(self) -> bool:
+        """Whether anything is known of single tasks."""
+        return self.tasks is not _NOTHING
 
     @property
     def id(self) -> int:
@@ -149,6 +165,7 @@ class LiveJob:
 
     def leave(self, index: int) -> list[TaskRecord]:
         """Note that an untouched task leaves waiting. Returns finished tasks that the cursor has passed: they leave the live ones."""
+        self.unfold()
         if self.index_at(self.cursor) == index:
             self.cursor += 1
         else:
@@ -165,11 +182,14 @@ class LiveJob:
 
     def make_ready(self, index: int) -> None:
         """A record waits and may be placed."""
+        self.unfold()
         self.ready_set.add(index)
+        assert isinstance(self.ready, list)
         heappush(self.ready, (self.position(index), index))
 
     def note_outcome(self, outcome: Outcome, code: int, count: int = 1) -> None:
         """Count finished tasks."""
+        self.unfold()
         self.outcomes[outcome.value] = self.outcomes.get(outcome.value, 0) + count
         self.worst = code if self.worst is None else max(self.worst, code)
 

@@ -42,6 +42,8 @@ def configuration_read(state: State, event: ConfigurationRead) -> None:
             state.actions.append(AnnounceHosts())
     if event.users is not None:
         _read_users(state, event.users)
+    if event.half_life is not None:
+        state.share.set_half_life(event.half_life, state.now)
 
 
 def _list_host(state: State, spec: HostSpec) -> bool:

@@ -1,6 +1,7 @@
 """Which waiting tasks go where: a pure proposal over a view of the cluster. Nothing here changes a job or a host.
 
-Priority, then first come; for each the host with most room: free slots, or what the load leaves if that is less. Hosts of the owner's
+Users take turns: each task goes to the user with the lowest score, which rises by its slots (`fairshare`). Among one user's jobs priority
+counts, then first come. For each the host with most room: free slots, or what the load leaves if that is less. Hosts of the owner's
 own come before synthetic ones: there a task starts at once, while a batch system has a queue of its own. Within a plan room
 only shrinks, so a shape that did not fit once is not looked at again, and each class of demands keeps a heap of the hosts that suit
 it, put right when it is read. The applier checks again and takes what still fits.
@@ -68,17 +69,24 @@ class Seat:
 
 
 class QueueView(NamedTuple):
-    """Jobs of one shape in order: (sort key, job id, how many tasks may start). `bad`: hosts that this user's work cannot go to."""
+    """Jobs of one shape in order: (rank, job id, how many tasks may start)."""
 
     shape: Shape
-    jobs: Iterator[tuple[tuple[int, int, int], int, int]]
+    jobs: Iterator[tuple[int, int, int]]
+
+
+class UserView(NamedTuple):
+    """What of one user waits. `score`: the lower, the sooner it is his turn. `bad`: hosts that his work cannot go to."""
+
+    score: float
     bad: frozenset[str]
+    queues: list[QueueView]
 
 
 class View(NamedTuple):
     """What a plan is made from."""
 
-    queues: list[QueueView]
+    users: list[UserView]
     seats: list[Seat]
 
 
@@ -142,47 +150,72 @@ class _Bench:
         return None
 
 
+class _Turn:
+    """One user in a plan: the heads of his queues, the first of them first."""
+
+    __slots__ = ("bad", "heads", "queues")
+
+    def __init__(self, user: UserView) -> None:
+        self.bad = user.bad
+        self.queues = user.queues
+        self.heads: list[tuple[int, int, int, int]] = []  # rank, which queue, job, tasks
+        for number, queue in enumerate(user.queues):
+            self.advance(number, queue)
+        heapify(self.heads)
+
+    @property
+    def first(self) -> int:
+        """The job at the head: among users of one score the first comer counts, whatever priority he gave it."""
+        return self.heads[0][2]
+
+    def advance(self, number: int, queue: QueueView) -> None:
+        """Put the next job of a queue among the heads, if there is one."""
+        following = next(queue.jobs, None)
+        if following is not None:
+            heappush(self.heads, (following[0], number, following[1], following[2]))
+
+
 def plan(view: View) -> Proposal:
     """Propose placements. The iterators of the view are used up; nothing else of it is changed but its seats."""
     placements: list[tuple[int, str]] = []
     benches: dict[object, _Bench] = {}
     is_load_bound = False
-    heads: list[tuple[tuple[int, int, int], int, int, int]] = []  # sort key, which queue, job, tasks
-    for number, queue in enumerate(view.queues):
-        first = next(queue.jobs, None)
-        if first is not None:
-            heads.append((first[0], number, first[1], first[2]))
-    heapify(heads)
     most = max((seat.free for seat in view.seats), default=0)
-    while heads:
-        order, number, job, count = heappop(heads)
-        shape, jobs, bad = view.queues[number]
-        if shape.slots > most:
-            continue
-        demand = (bad, shape[2:])
-        bench = benches.get(demand)
-        if bench is None:
-            bench = benches[demand] = _Bench(view.seats, shape, bad)
-        limit = heads[0][0] if heads else None
-        while limit is None or order <= limit:
+    users = [_Turn(user) for user in view.users]
+    turns = [(user.score, turn.first, number) for number, (user, turn) in enumerate(zip(view.users, users, strict=True)) if turn.heads]
+    heapify(turns)
+    while turns:
+        score, _, number = turns[0]
+        turn = users[number]
+        rank, queue, job, count = turn.heads[0]
+        shape = turn.queues[queue].shape
+        seat = None
+        if shape.slots <= most:
+            demand = (turn.bad, shape[2:])
+            bench = benches.get(demand)
+            if bench is None:
+                bench = benches[demand] = _Bench(view.seats, shape, turn.bad)
             seat = bench.best(shape)
-            if seat is None:
-                is_load_bound = is_load_bound or bench.is_load_bound
-                break
+            is_load_bound = is_load_bound or (seat is None and bench.is_load_bound)
+        if seat is None:
+            heappop(turn.heads)  # room only shrinks: nothing of this shape fits any more
+        else:
             seat.take(shape)
             placements.append((job, seat.name))
-            count -= 1
-            if not count:
-                following = next(jobs, None)
-                if following is None:
-                    break
-                order, job, count = following
+            score += shape.slots
+            if count > 1:
+                heapreplace(turn.heads, (rank, queue, job, count - 1))
+            else:
+                heappop(turn.heads)
+                turn.advance(queue, turn.queues[queue])
+        if turn.heads:
+            heapreplace(turns, (score, turn.first, number))
         else:
-            heappush(heads, (order, number, job, count))
+            heappop(turns)
     return Proposal(placements, is_load_bound)
 
 
-def in_order(heap: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+def in_order(heap: list[int]) -> Iterator[int]:
     """The elements of a heap from the smallest, without changing it: k of them cost k·log k, whatever its length."""
     if not heap:
         return

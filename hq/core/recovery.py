@@ -7,6 +7,7 @@ from bisect import bisect_left
 from hq.core import quarantine, restored
 from hq.core.ahead import note_queued
 from hq.core.drains import restore_deadlines
+from hq.core.fairshare import AVERAGES
 from hq.core.jobs import LiveJob
 from hq.core.owners import CLUSTER_ACTIVE
 from hq.core.state import State
@@ -25,6 +26,7 @@ def restore(state: State, snapshot: Snapshot) -> None:
     state.is_active = snapshot.settings.get(CLUSTER_ACTIVE, "1") != "0"
     restore_deadlines(state, snapshot.settings)
     restored.restore(state, snapshot.settings)
+    state.share.restore(snapshot.settings.get(AVERAGES, ""))
     state.submissions = dict(snapshot.submissions)
     for (user, _), id in snapshot.submissions.items():
         state.last_of[user] = max(id, state.last_of.get(user, 0))
@@ -37,6 +39,7 @@ def restore(state: State, snapshot: Snapshot) -> None:
     for task in sorted(snapshot.tasks, key=lambda task: task.key):
         job = state.jobs.get(task.job)
         if job is not None and job.has(task.index):
+            job.unfold()
             job.tasks[task.index] = task
     for job in list(state.jobs.values()):
         _restore_job(state, job, snapshot)
@@ -45,11 +48,14 @@ def restore(state: State, snapshot: Snapshot) -> None:
 
 
 def _restore_job(state: State, job: LiveJob, snapshot: Snapshot) -> None:
-    job.outcomes = dict(snapshot.outcomes.get(job.id, {}))
-    job.worst = snapshot.worst.get(job.id)
+    if job.id in snapshot.outcomes or job.id in snapshot.left:
+        job.unfold()
+        job.outcomes = dict(snapshot.outcomes.get(job.id, {}))
+        job.worst = snapshot.worst.get(job.id)
     if job.record.cancelled_rest:
         job.worst = max(job.worst or 0, exit_code_of(Outcome.CANCELLED, None, None))
-    job.cursor, job.ahead = _cursor(job, snapshot.left.get(job.id, len(job.tasks)))
+    if job.is_unfolded:
+        job.cursor, job.ahead = _cursor(job, snapshot.left.get(job.id, len(job.tasks)))
     for task in job.tasks.values():
         if task.state is TaskState.FINISHED:
             assert task.outcome is not None
@@ -65,6 +71,7 @@ def _restore_job(state: State, job: LiveJob, snapshot: Snapshot) -> None:
             host = state.hosts[task.host]
             if task.slots:
                 host.occupy(task.key, task.user, job.record.spec, state.now)
+                state.share.took(task.user, job.shape.slots, state.now)
                 state.note_room(host)
             else:
                 host.queue(task.key, task.user)

@@ -5,16 +5,15 @@ No event and no rule is known here; those are in the modules that use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from heapq import heapify, heappop, heappush
 
+from hq.core import queues
 from hq.core.ahead import Ahead
 from hq.core.events import Action, Reply, StartRuns, StopRuns
+from hq.core.fairshare import FairShare
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
 from hq.core.links import CLOSED_LINKS, UNKNOWN_LINK, Link
-from hq.core.placement import in_order
 from hq.core.quarantine import Crashes, Health
 from hq.errors import HqError
 from hq.model.changes import AuditRecord, Changes
@@ -49,7 +48,8 @@ class State:
         self.links: dict[tuple[str, str], Link] = {}
         self.lost: set[tuple[str, str]] = set()  # (user, host) whose lease is over and that were not heard since
         self.bad: dict[str, dict[str, None]] = {}  # user → hosts whose link is closed
-        self.queues: dict[Shape, list[tuple[int, int, int]]] = {}  # heaps of (-priority, job id, version)
+        self.queues: dict[Shape, list[int]] = {}  # heaps of ranks
+        self.share = FairShare()
         self.stale: dict[Shape, int] = {}  # entries met that had nothing to start
         self.begins: list[tuple[float, int]] = []
         self.deferred: list[tuple[float, TaskKey]] = []
@@ -64,7 +64,6 @@ class State:
         self.ended: dict[int, LiveJob] = {}  # jobs that ended in this step, as they were at the end
         self.changes = Changes()
         self.actions: list[Action] = []
-        self._version = 0
         self._host_order = 0
         self._starts: dict[tuple[str, str], dict[AttemptKey, StartOrder]] = {}
         self._stops: dict[tuple[str, str, Outcome, str], dict[AttemptKey, None]] = {}
@@ -175,6 +174,7 @@ class State:
         index, state, key = task.index, task.state, task.key
         before = job.tasks.get(index)
         old = job.untouched_state if before is None else before.state
+        job.unfold()
         assert is_legal_move(old, state), f"{key}: {old.value} → {state.value}"
         if before is None:
             for passed in job.leave(index):
@@ -196,6 +196,7 @@ class State:
             host = self.hosts[task.host]
             if task.slots:
                 host.occupy(key, task.user, job.record.spec, self.now)
+                self.share.took(task.user, job.shape.slots, self.now)
                 self.note_room(host)
                 self.ahead.stirred[task.host, task.user] = (job.shape, True)
             else:
@@ -235,9 +236,10 @@ class State:
         """Let a job go whose tasks are all finished."""
         if not job.is_over or job.id not in self.jobs:
             return
-        for task in job.tasks.values():
-            self._to_history(task)
-        job.tasks.clear()
+        if job.tasks:
+            for task in job.tasks.values():
+                self._to_history(task)
+            job.tasks.clear()
         job.record = replace(job.record, ended=job.last_end or self.now)
         self.changes.jobs.pop(job.id, None)
         self.changes.jobs_ended[job.id] = job.record
@@ -265,63 +267,12 @@ class State:
 
     def enqueue(self, job: LiveJob) -> None:
         """Put a job into the queue of its shape if something of it could start by the job's own conditions."""
-        if job.id not in self.jobs:
-            return
-        if job.entry is not None:
-            self.is_dirty = True
-            return
-        begin = job.record.wishes.begin
-        if begin is not None and begin > self.now:
-            heappush(self.begins, (begin, job.id))
-            return
-        if job.startable(self.now):
-            self._version += 1
-            job.entry = (-job.record.wishes.priority, job.id, self._version)
-            heappush(self.queues.setdefault(job.shape, []), job.entry)
-            self.is_dirty = True
+        queues.enqueue(self, job)
 
     def requeue_entry(self, job: LiveJob) -> None:
         """Put a job in its place again after its shape, priority, hold or begin changed."""
         job.entry = None
-        self.enqueue(job)
-
-    def waiting_in(self, shape: Shape) -> Iterator[tuple[tuple[int, int, int], int, int]]:
-        """The jobs of a shape in order, with how many tasks each may start now."""
-        for entry in in_order(self.queues[shape]):
-            job = self.jobs.get(entry[1])
-            if job is not None and job.entry == entry and (count := job.startable(self.now)):
-                yield entry, job.id, count
-                continue
-            self.stale[shape] = self.stale.get(shape, 0) + 1
-
-    def prune(self, shape: Shape) -> None:
-        """Take jobs off the top of a queue that have nothing to start."""
-        heap = self.queues[shape]
-        while heap:
-            entry = heap[0]
-            job = self.jobs.get(entry[1])
-            if job is not None and job.entry == entry:
-                if job.startable(self.now):
-                    return
-                job.entry = None
-            heappop(heap)
-        del self.queues[shape]
-
-    def sweep(self, shape: Shape) -> None:
-        """As prune, everywhere in the queue: for after many of its jobs left from the middle."""
-        kept = []
-        for entry in self.queues[shape]:
-            job = self.jobs.get(entry[1])
-            if job is not None and job.entry == entry:
-                if job.startable(self.now):
-                    kept.append(entry)
-                else:
-                    job.entry = None
-        if kept:
-            heapify(kept)
-            self.queues[shape] = kept
-        else:
-            del self.queues[shape]
+        queues.enqueue(self, job)
 
     # --- hosts ---
 
@@ -360,6 +311,8 @@ class State:
 
     def _vacate(self, task: TaskRecord) -> None:
         host, job = self.hosts[task.host], self.jobs[task.job]
+        if not host.is_queued(task.user, task.key):
+            self.share.gave(task.user, job.shape.slots, self.now)
         host.release(task.key, task.user, job.record.spec, self.now)
         self.ahead.stirred.setdefault((task.host, task.user), (job.shape, False))
         self.note_room(host)

@@ -92,6 +92,7 @@ OPTIONS = (
     Option("heartbeat", "5", _seconds, "How often peers speak, in seconds; after three silent ones a peer is suspect and gets nothing new."),
     Option("lease", "120", _seconds, "After how long a silence a host is lost to its user: what may be run again is, elsewhere."),
     Option("failover", "4", _failover, "After how long a silence of the active hq-server one that stands by takes its place, in seconds (2 to 600). The same on both."),
+    Option("fair_share_half_life", "1d", _seconds, "Users take turns: who has used less goes first. In this time half of what somebody used is forgotten."),
     Option("probe_interval", "60", _seconds, "How often hq-server looks whether hosts can be reached."),
     Option("probe_timeout", "3", _seconds, "How long it waits for a host to answer."),
     Option("history_days", "0", _days, "How many days ended jobs are kept in the database (7 or more; 0: for ever). The audit stays in any case."),
@@ -112,6 +113,7 @@ class ServerConfig:
     heartbeat: float
     lease: float
     failover: float
+    fair_share_half_life: float
     probe_interval: float
     probe_timeout: float
     history_days: int

@@ -46,7 +46,7 @@ def ping(server: Server, request: Request, words: list[str]) -> None:
 def reload_now(server: Server) -> str:
     """Read the files again. Raises InputError, and then everything stays as it was."""
     config = read_server_config(server.etc)
-    event = read_configuration(server.etc)
+    event = read_configuration(server.etc, config)
     before, server.config = server.config, config
     for name, old, new in (("heartbeat", before.heartbeat, config.heartbeat), ("probe", before.probe_interval, config.probe_interval)):
         if old != new:

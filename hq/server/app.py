@@ -68,7 +68,7 @@ def _serve(etc: str, options: argparse.Namespace, starting: Starting) -> int:
     client = read_client_config(etc)
     if client.instance != config.instance:
         raise InputError(f"hq.yaml names the instance {config.instance}, client.yaml {client.instance}: they must be the same", file=etc)
-    read_configuration(etc)  # a bad file is told before anything is touched
+    read_configuration(etc, config)  # a bad file is told before anything is touched
     with ExitStack() as stack:
         lock = _lock(config)
         stack.callback(lock.release)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hq.core.events import ConfigurationRead
 from hq.errors import InputError
 from hq.kernel.clustertab import COLUMNS, parse_cluster_tab
-from hq.kernel.config import read_users
+from hq.kernel.config import ServerConfig, read_users
 from hq.model.host import HostSpec
 from hq.model.user import UserRecord
 
@@ -42,9 +42,9 @@ def read_hosts(etc: str) -> tuple[HostSpec, ...]:
     return parse_cluster_tab(read_text(path), path)
 
 
-def read_configuration(etc: str) -> ConfigurationRead:
-    """cluster.tab and users as the core wants them. Raises InputError; then nothing was taken over."""
-    return ConfigurationRead(hosts=read_hosts(etc), users=read_users(users_path(etc)))
+def read_configuration(etc: str, config: ServerConfig) -> ConfigurationRead:
+    """cluster.tab, users and what the core needs of hq.yaml. Raises InputError; then nothing was taken over."""
+    return ConfigurationRead(hosts=read_hosts(etc), users=read_users(users_path(etc)), half_life=config.fair_share_half_life)
 
 
 def write_text(path: str, text: str) -> None:

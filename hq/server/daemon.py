@@ -94,7 +94,7 @@ class Server:
         self._wake: float | None = None
         self._trouble = Trouble(log.category("database"))
         self.ending = Ending()
-        self.batch.events.append(read_configuration(etc))
+        self.batch.events.append(read_configuration(etc, config))
 
     # --- what handlers and performers use -----------------------------------------------------------------------
 

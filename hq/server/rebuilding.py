@@ -61,7 +61,7 @@ class Rebuilding:
         server.settings = dict(snapshot.settings)
         server.cluster = Cluster(server.instance, snapshot, server.now.wall)
         waiting, server.batch = server.batch, Batch()
-        server.batch.events.append(read_configuration(server.etc))
+        server.batch.events.append(read_configuration(server.etc, server.config))
         server.batch.events.extend(event for event in waiting.events if not isinstance(event, ConfigurationRead))
         server.batch.after, server.batch.extra = waiting.after, waiting.extra
         server.dismiss("hq-server has read its state again")

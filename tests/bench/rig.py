@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,6 +40,14 @@ class Rig:
     def warm_up(self, user: str = "") -> None:
         """Have the user's daemons up."""
         self.site.run(user or self.user, "hq-submit", "-q", "--wait", "/bin/true").ok()
+
+    def ends(self) -> list[str]:
+        """Whose tasks have ended, in the order of their ends. SQLite only."""
+        connection = sqlite3.connect(f"file:{self.site.folder / 'site' / 'var' / 'state.db'}?mode=ro", uri=True)
+        try:
+            return [user for (user,) in connection.execute("SELECT user FROM task_history ORDER BY ended")]
+        finally:
+            connection.close()
 
     def daemons(self) -> dict[str, psutil.Process]:
         """The processes of the instance by what they are."""

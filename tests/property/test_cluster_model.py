@@ -262,10 +262,12 @@ class ClusterMachine(RuleBasedStateMachine):
                 assert order.key.task not in self.finished, "something was started after it had finished"
                 seen.add(order.key)
                 self.ordered[order.key] = action.host
-        for _, job, index, _, state, _, _ in step.changes.events:
+        for _, job, index, _, state, where, _ in step.changes.events:
             key = TaskKey(job, index)
             if state not in {each.value for each in TaskState} or (index == PLAIN and self.submitted.get(job, 1) > 1):
                 continue
+            if where and state == TaskState.HELD.value:
+                state = TaskState.STARTING.value  # held where it waits for its start: it stays placed
             self._check_move(key, TaskState(state))
         assert not self.finished & self.world.book.tasks.keys() - self._finished_alive()
 
@@ -291,6 +293,9 @@ class ClusterMachine(RuleBasedStateMachine):
                     placed[task.host] = placed.get(task.host, 0) + task.slots
                     assert task.key in cluster.hosts[task.host].tasks
         assert cluster.roomy.keys() == {name for name, found in cluster.hosts.items() if found.free}
+        for user in USERS:
+            assert cluster.share.held(user) == sum(task.slots for job in cluster.jobs.values() if job.record.user == user
+                                                   for task in job.tasks.values() if task.state.is_placed)  # fmt: skip
         for name, found in cluster.hosts.items():
             assert found.occupied == placed.get(name, 0)
             given = [index for indices in found.tasks.values() for index in indices]

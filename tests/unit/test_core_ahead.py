@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hq.core import ahead
 from hq.core.events import HostSwitched, LinkChanged, RunsReported, StopRuns, UserServerCame
+from hq.core.explain import explain
 from hq.core.runner import Runner
 from hq.core.runner_events import Ordered, Spawn
 from hq.kernel.clock import Now
@@ -93,6 +96,24 @@ def test_a_restart_keeps_what_is_queued_without_slots(world: World) -> None:
     world.step(UserServerCame(user="alice"))
     assert sorted(queued(world)) == sorted(names)
     assert world.cluster.hosts["n1"].occupied == 1
+
+
+def test_where_others_wait_a_turn_is_short_and_why_says_whose_it_is(world: World) -> None:
+    world.submit("bob", indices="1-500")
+    world.step(UserServerCame(user="bob"), LinkChanged(user="bob", host="n1", state=LinkState.ALIVE))
+    last = AttemptKey(1, 2, 1)
+    while queued(world):
+        heir = AttemptKey(*queued(world)[0], 1)
+        world.step(ended(world, last, 0.125, heir), after=0.125)
+        last = heir
+    text = " ".join(explain(world.cluster, TaskKey(1), world.now))
+    assert "Free slots go to the user who has least: you hold 1 slot" in text and "bob waits, too, with less, and goes first" in text
+    world.step(ended(world, last, 0.125), after=0.125)
+    ((_, order),) = world.starts
+    assert order.job == 2, "the slot is bob's now"
+    report = replace(ended(world, order.key, 0.125), user="bob")
+    world.step(report, after=0.125)
+    assert len(world.cluster.hosts["n1"].queued_of("bob")) == int(ahead.TURN / 0.125), "of his tasks as many as fit into a turn"
 
 
 def test_another_user_who_comes_before_stops_the_refill(world: World) -> None:

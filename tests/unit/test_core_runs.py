@@ -373,5 +373,5 @@ def test_why_an_array_waits_names_who_is_ahead_and_what_would_help() -> None:
     id = world.submit(indices="1-3")
     text = "\n".join(explain(world.cluster, TaskKey(id), world.now))
     assert "array of 3 tasks" in text and "n1: has 0 of 1 slots free" in text
-    assert "1 job waits before it" in text and "running tasks end" in text
+    assert "1 job waits before it: your own" in text and "running tasks end" in text
     assert explain(world.cluster, TaskKey(id, 99), world.now) == [] and explain(world.cluster, TaskKey(99), world.now) == []
