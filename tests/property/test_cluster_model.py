@@ -301,7 +301,7 @@ class ClusterMachine(RuleBasedStateMachine):
             given = [index for indices in found.tasks.values() for index in indices]
             assert len(given) == len(set(given)), "one slot given twice"
             ahead = {key for user in found.queued for key in found.queued_of(user)}
-            assert all((key in ahead) is not cluster.jobs[key.job].tasks[key.index].slots > 0 for key in found.tasks)
+            assert all((key in ahead) is not (cluster.jobs[key.job].tasks[key.index].slots > 0) for key in found.tasks)
             assert not any(found.tasks[key] for key in ahead), "a task that is queued ahead of its slots has some"
             assert found.memory_taken == sum(cluster.jobs[key.job].record.spec.memory or 0 for key in found.tasks if key not in ahead)
             assert found.memory_free() is None or found.memory_free() >= 0  # type: ignore[operator]
