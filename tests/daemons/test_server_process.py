@@ -77,6 +77,15 @@ def test_it_answers_once_detaching_returns(up: Site) -> None:
     assert up.run("hq-admin", "frobnicate").returncode == 2
 
 
+def test_a_standby_needs_a_database_that_two_machines_reach(tmp_path: Path) -> None:
+    made = Site(tmp_path)
+    assert made.run("hq-admin", "init", str(made.directory / "inst"), "--host", "localhost:2:local").returncode == 0
+    done = made.run("hq-server", "-d", "--standby")
+    assert done.returncode == 1
+    until(lambda: not made.is_up(), 10, "its end")
+    assert "a standby needs a database that both machines reach" in done.stderr and "SQLite" in done.stderr
+
+
 def test_a_second_one_says_who_is_there(up: Site) -> None:
     done = up.run("hq-server", "-d")
     assert done.returncode == 1 and f"process {up.pid()}" in done.stderr and len(done.stderr.splitlines()) == 1

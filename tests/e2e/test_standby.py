@@ -78,6 +78,16 @@ def test_one_that_was_stopped_wakes_and_stands_by(two: TwoServers) -> None:
     two.wait_for("alice", two.submit("alice", "true"))
 
 
+def test_a_second_one_that_does_not_want_to_wait_is_refused_with_words(two: TwoServers) -> None:
+    active, other = two.active(), FIRST if two.active() == SECOND else SECOND
+    if two.pid_on(other):
+        two.kill(other)
+    done = two.start_plainly(other)
+    assert done.returncode == 1
+    assert f"another hq-server of {two.instance} is the active one: {active}:" in done.stderr.decode() and "--standby" in done.stderr.decode()
+    two.start_on(other)
+
+
 def test_one_that_ends_in_good_order_is_followed_at_once(two: TwoServers) -> None:
     if not two.pid_on(FIRST):
         two.start_on(FIRST)

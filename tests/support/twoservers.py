@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,9 +55,13 @@ class TwoServers(Site):
 
     def start_on(self, name: str) -> None:
         """Start hq-server --standby on one of the machines; returns once it is up or stands by."""
-        env = {"HQ_ETC": str(self.folder / name / "etc"), "PATH": f"{self.bin}:{os.environ['PATH']}"}
-        done = self._net.exec(name, [str(self.bin / "hq-server"), "-d", "--standby"], user=self.owner, env=env)
+        done = self.start_plainly(name, "--standby")
         assert done.returncode == 0, done.stderr.decode()
+
+    def start_plainly(self, name: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+        """Start hq-server in the background on one of the machines; how that went."""
+        env = {"HQ_ETC": str(self.folder / name / "etc"), "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        return self._net.exec(name, [str(self.bin / "hq-server"), "-d", *options], user=self.owner, env=env)
 
     def pid_on(self, name: str) -> int:
         """The process of hq-server on a machine; 0: none."""
