@@ -5,7 +5,7 @@
 # make explore    the properties of the cores with new random questions, ten rounds
 # make test-mysql the database tests on MySQL 8, in Docker by testcontainers
 # make chaos      faults of all kinds under load, then every task is accounted for: make chaos SEED=1 FAULTS=100 TASKS=5000 (as root)
-# make bench      how fast hq is on this machine, beside its references; ROWS=array,latency chooses
+# make bench      how fast hq is on this machine, beside its references (HyperQueue is installed for it once); ROWS=array,latency chooses
 # make clean      remove what make made
 
 PYTHON ?= python3

@@ -24,9 +24,10 @@ DATABASES = ("sqlite", "mariadb")
 class Rig:
     """A site of one local host with 2 slots. `user` submits."""
 
-    def __init__(self, site: Site, user: str) -> None:
+    def __init__(self, site: Site, user: str, database: psutil.Process | None = None) -> None:
         self.site = site
         self.user = user
+        self.database = database
         self._script = site.folder / "userside.py"
         shutil.copy(Path(__file__).with_name("userside.py"), self._script)
         self._script.chmod(0o644)
@@ -66,6 +67,11 @@ def cpu_of(processes: dict[str, psutil.Process]) -> dict[str, float]:
     return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
 
+def cpu_of_children(process: psutil.Process) -> float:
+    """Seconds of CPU of the processes that it has waited for."""
+    return sum(process.cpu_times()[2:4])
+
+
 @contextmanager
 def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0) -> Iterator[Rig]:
     """An instance that is up. `hosts`: so many more that are known and never used."""
@@ -78,6 +84,7 @@ def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0) -> Iterator
             owner = getpass.getuser()
             others = [owner]
         url: str | None = None
+        server: MariaDB | None = None
         if database == "mariadb":
             server = MariaDB(is_fast=False)
             stack.callback(server.remove)
@@ -86,6 +93,6 @@ def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0) -> Iterator
             url = server.url("bench", user="hqb", password="bench")
         rows = ["here:2:local", *(f"spare{number}:2:ssh" for number in range(hosts))]
         site = stack.enter_context(Site(readable_install(), rows=rows, owner=owner, users=others, database=url))
-        made = Rig(site, others[0])
+        made = Rig(site, others[0], psutil.Process(int((server.directory / "pid").read_text())) if server is not None else None)
         made.warm_up()
         yield made

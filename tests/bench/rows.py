@@ -9,18 +9,24 @@ from collections.abc import Callable
 
 from tests.bench import references
 from tests.bench.lines import Line
-from tests.bench.rig import DATABASES, Rig, cpu_of, rig
+from tests.bench.rig import DATABASES, Rig, cpu_of, cpu_of_children, rig
 
 
 def _hops(made: Rig, count: int, work: Callable[[], object], row: str, label: str) -> list[Line]:
-    """Run something and say what CPU each daemon took for one task of it."""
+    """Run something and say what CPU each daemon took for one task of it, beside the tasks' own processes."""
     daemons = made.daemons()
-    before = cpu_of(daemons)
+    worker = daemons["exec-server"]
+    if made.database is not None:
+        daemons["mariadbd"] = made.database
+    before, own = cpu_of(daemons), cpu_of_children(worker)
     work()
-    return [
+    hops = [
         Line(row, f"{label}: CPU of {name}", 1e6 * (now - before[name]) / count, "µs/task")
         for name, now in cpu_of(daemons).items() if name != "supervisor"
     ]  # fmt: skip
+    hq = sum(line.figure for line in hops)
+    own = 1e6 * (cpu_of_children(worker) - own) / count
+    return [*hops, Line(row, f"{label}: CPU of hq together", hq, "µs/task"), Line(row, f"{label}: CPU of the tasks' own processes", own, "µs/task")]
 
 
 def array(repeats: int, count: int) -> list[Line]:
