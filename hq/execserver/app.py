@@ -323,6 +323,8 @@ class ExecServer:
         self.journal.note(t="ended", key=key, code=code, signal=signal)
         if code == 0:
             self.relay.follow(self, key, self._polled)
+        else:
+            self.relay.leave(self, key)
         self.flush()
 
     # --- upward -----------------------------------------------------------------------------------------------------

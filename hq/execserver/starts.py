@@ -87,9 +87,10 @@ class Relay:
         self._until: float | None = None
 
     def follow(self, server: ExecServer, ended: AttemptKey, now: Now) -> None:
-        """A run went well, and its status is noted: the next one is made, if there is one. Of others the core hears first."""
+        """A run went well, and its status is noted: the next one is made, if there is one."""
         run = server.runner.runs.get(ended)
         if run is None or run.cause is not None or (self._until is not None and len(self._slots) >= MOST_FOLLOW):
+            self.leave(server, ended)
             return
         if run.demands not in self._queues:
             self._queues[run.demands] = server.runner.queue.followers(run.demands)
@@ -107,6 +108,12 @@ class Relay:
         self._slots[key] = slots
         if self._until is None:
             self._until = now.boot + BOOKS
+
+    def leave(self, server: ExecServer, ended: AttemptKey) -> None:
+        """Of this end the core hears first: it says who gets the slots, so until then nobody else is made to follow in that queue."""
+        run = server.runner.runs.get(ended)
+        if run is not None:
+            self._queues[run.demands] = iter(())
 
     def _may_follow(self, server: ExecServer, heir: Run, ended: AttemptKey) -> bool:
         key = heir.key

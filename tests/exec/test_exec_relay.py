@@ -14,7 +14,8 @@ from hq.model.job import SignedSpec
 from hq.model.runs import RunReport, StartOrder
 from hq.model.states import Outcome, RunKind
 from hq.protocol.runs import RunStart
-from tests.support.execserver import HOST, ExecSite
+from tests.support.execserver import HOST, ExecSite, is_alive
+from tests.support.wait import until
 
 JOB = 77
 LAST = (RunKind.ENDED, RunKind.NEVER_STARTED)
@@ -73,6 +74,22 @@ def test_a_failure_and_a_stop_in_the_middle(site: ExecSite) -> None:
     assert {index for index, report in reports.items() if report.outcome is not Outcome.OK} == {9, 20}
     ran = [int(line) for line in (site.work / "ran").read_text().split()]
     assert sorted(ran) == [index for index in range(1, count + 1) if index not in (9, 20)]
+
+
+def test_one_that_fails_and_one_that_is_well_end_in_the_same_moment(site: ExecSite) -> None:
+    """Found by make chaos: the core gave the slots of the failure to the task that had just followed the other, and the worker died of that."""
+    count = 12
+    array(site, "case $HQ_ARRAY_INDEX in 1|2) while [ ! -e go ]; do sleep 0.02; done;; esac; echo $HQ_ARRAY_INDEX >> ran; [ $HQ_ARRAY_INDEX != 1 ]", count)
+    pids = [site.upstream.started(AttemptKey(JOB, index, 1)).pid for index in (1, 2)]
+    worker = site.worker_pid()
+    os.kill(worker, signal.SIGSTOP)
+    (site.work / "go").touch()
+    until(lambda: not any(is_alive(pid) for pid in pids if pid is not None), 10, "both ends")
+    os.kill(worker, signal.SIGCONT)
+    site.upstream.until(lambda: len(last_reports(site)) == count, "all tasks", 60)
+    assert {index for index, report in last_reports(site).items() if report.outcome is not Outcome.OK} == {1}
+    assert sorted(int(line) for line in (site.work / "ran").read_text().split()) == list(range(1, count + 1))
+    assert site.worker_pid() == worker
 
 
 def test_a_worker_that_is_killed_again_and_again_loses_none_and_runs_none_twice(site: ExecSite) -> None:
