@@ -41,6 +41,7 @@ class _Live:
     since: int | None = None
     gone_since: float | None = None
     peak: int = 0
+    born: int = 0  # in which poll it was started
     members: set[tuple[int, int]] = field(default_factory=set)  # (pid, starttime) ever seen as its own
 
 
@@ -61,6 +62,7 @@ class ProcessBackend:
         self._next_linger = 0.0
         self._own_peak = 0
         self._children = Children()
+        self._polls = 0
 
     # --- start ------------------------------------------------------------------------------------------------------
 
@@ -88,7 +90,7 @@ class ProcessBackend:
                 return why if isinstance(why, NotStarted) else spawn_failure(error, found)
             # who has this pid and began by now can be nobody else: /proc need not be asked, which costs more than the process's own files
             starttime = ticks_now()
-            live = _Live(launch.key, launch.tag, pid, starttime, True)
+            live = _Live(launch.key, launch.tag, pid, starttime, True, born=self._polls)
             self._keep(live)
             if launch.nice:
                 _renice(pid, launch.nice)
@@ -128,6 +130,7 @@ class ProcessBackend:
 
     def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
         """As Backend.poll."""
+        self._polls += 1
         ended: list[Ended] = []
         taken: list[tuple[_Live, int | None, int | None, resource.struct_rusage]] = []
         while True:
@@ -138,6 +141,8 @@ class ProcessBackend:
             if info is None:
                 break
             live = self._by_pid.get(info.si_pid)
+            if live is not None and live.born == self._polls:
+                break  # it followed another a moment ago, and the moment of its own end is that of the next poll
             if live is None or not live.is_child:
                 os.waitpid(info.si_pid, os.WNOHANG)  # an orphan of a run that came to us
                 continue
