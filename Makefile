@@ -5,6 +5,7 @@
 # make explore    the properties of the cores with new random questions, ten rounds
 # make test-mysql the database tests on MySQL 8, in Docker by testcontainers
 # make chaos      faults of all kinds under load, then every task is accounted for: make chaos SEED=1 FAULTS=100 TASKS=5000 (as root)
+# make chaos-standby  two machines with hq-server, killed, stopped and cut off in turn: make chaos-standby SEED=1 FAULTS=12 (as root)
 # make bench      how fast hq is on this machine, beside its references (HyperQueue is installed for it once); ROWS=array,latency chooses
 # make clean      remove what make made
 
@@ -20,7 +21,7 @@ PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --disable-pip-version-ch
 INSTALL := install --config-settings editable_mode=compat
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: all demo bench explore check test test-tools test-mysql chaos clean
+.PHONY: all demo bench explore check test test-tools test-mysql chaos chaos-standby clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/installed .hqrc
@@ -98,6 +99,9 @@ test-mysql: $(VENV)/installed-mysql
 
 chaos: $(VENV)/installed-test test-tools
 	$(BIN)/python -m tests.chaos.run --seed $(SEED) --faults $(FAULTS) --tasks $(TASKS)
+
+chaos-standby: $(VENV)/installed-test test-tools
+	$(BIN)/python -m tests.chaos.standby --seed $(SEED) --faults $(FAULTS)
 
 ROWS ?= array,separate,cli,latency,many,big,restart,idle,output
 REPEATS ?= 3

@@ -35,6 +35,10 @@ class TwoServers(Site):
         super().__init__(bin_dir, rows=rows, users=("alice",), database=database.url(DATABASE, user="two", password="two", host=hosts.gateway))
         self._net = hosts
 
+    def __enter__(self) -> TwoServers:
+        super().__enter__()
+        return self
+
     def start_server(self) -> None:
         """Start both, the first one first."""
         client = self.etc / "client.yaml"
