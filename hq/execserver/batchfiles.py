@@ -27,7 +27,7 @@ from hq.kernel.files import make_private_dir, write_secret
 from hq.model.ids import AttemptKey
 from hq.model.states import OutputAction
 
-_BYTES = ("cwd", "stdin", "stdout", "stderr")
+_BYTES = tuple(each.name for each in fields(Launch) if each.type == "bytes")
 
 
 @dataclass(slots=True)

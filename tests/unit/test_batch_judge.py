@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hq.execserver.backends.base import Launch
 from hq.execserver.backends.dialect import NativeJob, NativeState
-from hq.execserver.batchfiles import Group
+from hq.execserver.batchfiles import Group, launch_words, read_launch
 from hq.execserver.batchjudge import judge_exit, judge_native
-from hq.model.states import Outcome
+from hq.model.ids import AttemptKey
+from hq.model.states import Outcome, OutputAction
 
 
 def native(outcome: Outcome | None = None, **more: object) -> NativeJob:
@@ -52,3 +57,10 @@ def test_a_runner_that_never_began_is_no_run(tmp_path: Path) -> None:
     assert "python: not found" in judge_native(native(exit_code=127), False, "slurm:c", group(tmp_path, "sh: python: not found")).never
     assert "file system" in judge_native(native(exit_code=0), False, "slurm:c", group(tmp_path)).never
     assert judge_native(native(Outcome.CANCELLED), False, "slurm:c", group(tmp_path)).cause == (Outcome.CANCELLED, "was cancelled at slurm:c")
+
+
+def test_a_launch_comes_back_from_its_file_whatever_it_holds() -> None:
+    values: dict[str, Any] = {"bytes": b"/\xff", "tuple[bytes, ...]": (b"a", b"\xff"), "dict[bytes, bytes]": {b"A": b"\xfe"}, "AttemptKey": AttemptKey(1, 2, 3),
+                              "OutputAction": OutputAction.STOP}  # fmt: skip
+    launch = Launch(**{each.name: values[str(each.type)] for each in fields(Launch) if str(each.type) in values}, tag="t", umask=0o77)
+    assert read_launch(json.loads(json.dumps(launch_words(launch)))) == launch
