@@ -4,7 +4,7 @@ lost     an acknowledged submission whose job is not there, or a task of a finis
 double   an attempt that started twice; two attempts alive at once; a task that must not be repeated and was; an attempt of one that
          may be although an earlier one had ended or was alive, and nothing that was done to its witnesses or its ways up explains it
 wrong    a recorded outcome or exit code that is not what the task itself wrote, or `lost` for no reason, or a run that never wrote
-         its end although nobody had a reason to end it
+         its end although nobody had a reason to end it; or a daemon that met an error of its own, as its log says
 stuck    a task that has not ended when everything has been well again for long, and its owner has been asked where hq asks him
 unknown  recorded as lost where every witness of the run was killed (`tests.chaos.troubles` says who they are)
 

@@ -178,6 +178,7 @@ class Run:
                 found.double.append(f"submission {name} made {count} jobs")
             elif name in self.kept and count < (1 if wish.is_array else wish.tasks):
                 found.lost.append(f"submission {name} was accepted, and made {count} jobs")
+        found.wrong += [f"an error of hq's own in {text}" for text in self.stage.own_errors()]
         found.lost += [f"submission {name} was accepted, and is not there" for name in self.kept if name not in counts]
         return found
 

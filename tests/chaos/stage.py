@@ -192,6 +192,15 @@ class Stage:
         with self._lock:
             self.revived[what] = self.revived.get(what, 0) + 1
 
+    def own_errors(self) -> list[str]:
+        """Errors of hq itself, which nothing that is done here excuses: the last line of each traceback in any log."""
+        found = []
+        for place in (self.site.folder / "site" / "var" / "log", *map(self.run_dir, USERS)):
+            for path in sorted(place.rglob("*")):
+                if path.is_file() and (".log" in path.name or path.name == "stderr"):
+                    found += [f"{path.relative_to(place.parent)}: {text}" for text in tracebacks(path.read_text(errors="replace"))]
+        return found
+
     def save(self, folder: Path) -> None:
         """Copy what one needs to find out what happened."""
         for source, name in ((self.site.folder / "site" / "var" / "log", "hq-server"), (self.work, "work"), (self.database.directory / "err.log", "mariadb.log")):
@@ -223,6 +232,16 @@ def _copy(source: Path, target: Path) -> None:
 def _remove_empty(place: Path) -> None:
     with suppress(OSError):
         place.rmdir()
+
+
+def tracebacks(text: str) -> list[str]:
+    """The last line of each traceback."""
+    found = []
+    for part in text.split("Traceback (most recent call last):\n")[1:]:
+        lines = part.splitlines()
+        depth = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
+        found.append(next((line.strip() for line in lines if line.strip() and len(line) - len(line.lstrip()) < depth), ""))
+    return found
 
 
 def wait_until(moment: float, stage: Stage) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.chaos.plan import KINDS, ONCE, make_plan
+from tests.chaos.stage import tracebacks
 from tests.support.install import REPOSITORY
 
 
@@ -20,6 +21,12 @@ def test_a_seed_is_a_plan() -> None:
     one, two, other = (make_plan(seed, 20, 500, ("a", "b"), ("u", "v")) for seed in (1, 1, 2))
     assert one == two != other
     assert len(one.faults) == 20 and sum(each.tasks for each in one.submissions) == 500
+
+
+def test_an_error_of_hq_itself_is_seen_in_a_log() -> None:
+    log = "INFO fine\nCRITICAL it dies\n    Traceback (most recent call last):\n      File x\n        y()\n    KeyError: 'z'\nINFO on\n"
+    assert tracebacks(log + "Traceback (most recent call last):\n  File x\nOSError: no\n") == ["KeyError: 'z'", "OSError: no"]
+    assert tracebacks("INFO fine\n") == []
 
 
 def test_many_faults_are_of_every_kind() -> None:
