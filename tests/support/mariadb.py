@@ -119,7 +119,9 @@ class MariaDB:
             connection.close()
 
     def _run(self, *argv: str) -> None:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, user=self._user, check=False, cwd="/")
+        # temporary tables are named by the process id, which another process namespace with the same /tmp has, too
+        environment = {**os.environ, "TMPDIR": str(self.directory)}
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, user=self._user, check=False, cwd="/", env=environment)
         assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
 
     def _is_up(self) -> bool:
