@@ -43,8 +43,8 @@ def read_secret(path: str) -> str:
 
 def write_secret(path: str, text: str) -> None:
     """Write a file of mode 0600 in one step: a reader sees the old content or the new one. Raises OSError as open(2) does."""
-    temporary = f"{path}.{os.getpid()}.new"
-    _unlink(temporary)
+    # on a home of several machines a process id is not enough
+    temporary = f"{path}.{os.urandom(6).hex()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

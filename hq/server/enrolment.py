@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hq.core.events import KeyEnrolled
 from hq.errors import HqError, InputError, NotAllowedError, RefusedError, RemoteError
+from hq.kernel.bus import Peer
 from hq.kernel.files import filesystem_type
 from hq.kernel.proofs import nonce_file_name, nonce_file_text
 from hq.model.user import KeyRecord, Role, UserRecord
@@ -80,14 +81,14 @@ class Challenge:
 
 
 class Enrolment:
-    """Challenges under way, by key and user."""
+    """Challenges under way, by connection and user: with one home on two login machines, two may enrol the same key at the same time."""
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
-        self._pending: dict[tuple[str, str], Challenge] = {}
+        self._pending: dict[tuple[Peer, str], Challenge] = {}
 
-    def challenge(self, key: str, user: str, now: float) -> Challenge:
-        """A fresh nonce for this key and user. Raises RefusedError if the user has no account here or too many are under way."""
+    def challenge(self, peer: Peer, user: str, now: float) -> Challenge:
+        """A fresh nonce for this connection and user. Raises RefusedError if the user has no account here or too many are under way."""
         self.forget_old(now)
         if len(self._pending) >= MAX_PENDING:
             raise RefusedError("too many enrolments are under way: try again in a minute")
@@ -101,12 +102,12 @@ class Enrolment:
             # on file systems that map users or trust root, a file of these proves nothing
             raise NotAllowedError(f"keys of {user} are enrolled on hq-server's own machine, or by a token ('hq-admin adduser {user}')")
         found = Challenge(secrets.token_hex(32), account.pw_dir, account.pw_uid, now + NONCE_LIFE)
-        self._pending[(key, user)] = found
+        self._pending[(peer, user)] = found
         return found
 
-    def take(self, key: str, user: str, now: float) -> Challenge | None:
-        """The challenge under way for this key and user; each counts once."""
-        found = self._pending.pop((key, user), None)
+    def take(self, peer: Peer, user: str, now: float) -> Challenge | None:
+        """The challenge under way for this connection and user; each counts once."""
+        found = self._pending.pop((peer, user), None)
         return found if found is not None and found.until > now else None
 
     def forget_old(self, now: float) -> None:
@@ -201,9 +202,9 @@ def take_message(server: Server, request: Request, message: KeyEnrol) -> None:
             raise NotAllowedError("the token is not good (any more): ask the owner for another ('hq-admin adduser')")
         _register(server, request, message, message.user, "token")
         return
-    challenge = server.enrolment.take(message.public, message.user, server.now.boot)
+    challenge = server.enrolment.take(request.peer, message.user, server.now.boot)
     if challenge is None:
-        new = server.enrolment.challenge(message.public, message.user, server.now.boot)
+        new = server.enrolment.challenge(request.peer, message.user, server.now.boot)
         request.reply(KeyChallenged(path=new.path, nonce=new.nonce))
         return
     found = challenge

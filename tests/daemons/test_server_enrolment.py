@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hq.errors import RefusedError
+from hq.kernel.bus import Peer
 from hq.kernel.proofs import nonce_file_text
 from hq.model.user import Role
 from hq.protocol.base import Message, Problem
@@ -78,7 +79,7 @@ def test_a_nonce_in_the_users_own_home_proves_the_key(room: Room, account: Calla
     home = account()
     answer = answer_challenge(room, write)
     assert isinstance(answer, KeyEnrolled) and answer.user == "alice" and answer.proof.startswith("nonce file")
-    assert Path(enrolment.Enrolment("x").challenge(KEY, "alice", 0.0).path).parent == home
+    assert Path(enrolment.Enrolment("x").challenge(Peer(KEY), "alice", 0.0).path).parent == home
     record = room.store.load().keys
     assert [(key.user, key.role) for key in record if key.public == KEY] == [("alice", Role.USER_SERVER)]
     assert any(KEY in str(cells[5]) for cells in room.admin("audit", "alice").rows)
@@ -141,6 +142,16 @@ def test_a_challenge_counts_once_and_not_for_ever(room: Room, account: Callable[
     assert second.nonce != first.nonce
     room.tick(120.0)
     assert client.ask(enrol(), KeyChallenged).nonce != second.nonce
+
+
+def test_two_machines_of_one_home_may_enrol_its_key_at_the_same_time(room: Room, account: Callable[..., Path]) -> None:
+    account()
+    clients = [room.client("fresh-key") for _ in range(2)]
+    asked = [client.ask(enrol(), KeyChallenged) for client in clients]
+    assert asked[0].nonce != asked[1].nonce
+    for client, challenge in zip(clients, asked, strict=True):
+        write(Path(challenge.path), nonce_file_text(room.server.instance, client.key, challenge.nonce))
+    assert all(isinstance(client.answers(enrol())[0], KeyEnrolled) for client in clients)
 
 
 def test_only_the_own_key_and_only_a_user_of_the_instance(room: Room, account: Callable[..., Path]) -> None:
