@@ -311,6 +311,7 @@ class ExecLinks:
         """Start what is due, note what is silent, tell hq-server how the links stand."""
         self._now = self._own.now = now
         self.ledger.tick(now)
+        self.memory.tick()
         if self._unwritten and not self.ledger.trouble:
             unwritten, self._unwritten = self._unwritten, []
             for message in unwritten:

@@ -22,6 +22,7 @@ class HostMemory:
         self._log = log
         self._hosts: set[str] = set()
         self._memories: dict[str, str] = {}
+        self._is_behind = False  # there was no room for what is known
         self.allow_root = allow_root
         if path is not None and os.path.lexists(path):
             try:
@@ -71,13 +72,21 @@ class HostMemory:
             self.allow_root = True
             self._write()
 
+    def tick(self) -> None:
+        """Write what could not be written."""
+        if self._is_behind:
+            self._write()
+
     def _write(self) -> None:
         if self._path is None:
             return
         try:
             write_secret(self._path, json.dumps({"hosts": self.hosts(), "allow_root": self.allow_root, "memories": self._memories}))
+            self._is_behind = False
         except OSError as error:
-            self._log.warning("%s cannot be written: %s", self._path, error.strerror)
+            if not self._is_behind:
+                self._log.warning("%s cannot be written, tried again: %s", self._path, error.strerror)
+            self._is_behind = True
 
 
 class Routes:

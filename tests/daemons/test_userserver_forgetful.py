@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hq.model.states import Outcome, RunKind
 from hq.protocol.runs import RunRecorded, RunReported, RunRoll, RunStart, RunStop
 from hq.protocol.specs import encode_spec
 from hq.userserver.ends import End, parse_end
+from hq.userserver.hosts import HostMemory
 from tests.support.userserver_rig import INSTANCE, Rig, host, order
 
 SPECS = {
@@ -168,3 +171,15 @@ def test_a_host_that_has_forgotten_is_not_asked_to_stop_what_came_before(rig: Ri
     assert rig.exec_got("n1", RunStop) == []
     rig.tell(run(order(1, attempt=2)), RunStop(host="n1", runs=(AttemptKey(1, PLAIN, 2),)))
     assert [each.runs for each in rig.exec_got("n1", RunStop)] == [(AttemptKey(1, PLAIN, 2),)]
+
+
+def test_a_memory_for_which_there_is_no_room_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, log = str(tmp_path / "hosts.json"), logging.getLogger("memory")
+    known = HostMemory(path, log)
+    known.know("n1", "first")
+    with monkeypatch.context() as patch:
+        patch.setattr("hq.userserver.hosts.write_secret", lambda path, text: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        known.know("n1", "second")
+    assert not HostMemory(path, log).is_forgetful("n1", "first")
+    known.tick()
+    assert not HostMemory(path, log).is_forgetful("n1", "second")
