@@ -39,6 +39,7 @@ from hq.core.lost import host_lost
 from hq.core.placement import QueueView, Seat, UserView, View, plan
 from hq.core.progress import Watchers
 from hq.core.queues import prune, sweep, waiting_in
+from hq.core.rerouting import Rerouting
 from hq.core.state import State
 from hq.model.changes import Changes
 from hq.model.job import TaskRecord
@@ -57,6 +58,8 @@ class Cluster(State):
     def __init__(self, instance: str, snapshot: Snapshot, now: float) -> None:
         super().__init__(instance, now)
         self._watchers = Watchers()
+        self._rerouting = Rerouting()
+        self._reroute_at: float | None = None
         self._look_again: float | None = None
         self._averages_at = now + SAVED_EVERY
         self._return_at: float | None = None  # when something queued ahead will have waited too long
@@ -103,6 +106,7 @@ class Cluster(State):
         if self.is_dirty:
             self.is_dirty = False
             self._place()
+        self._reroute_at = self._rerouting.let_time_pass(self)
         ahead.flush(self)
         self.flush_orders()
         quarantine.keep(self)
@@ -171,7 +175,7 @@ class Cluster(State):
 
     def _wake(self) -> float | None:
         moments = [heap[0][0] for heap in (self.begins, self.deferred) if heap]
-        moments.extend(each for each in (self._look_again, self._return_at, *self.drains.values(), *self.health.wakes(self)) if each is not None)
+        moments.extend(each for each in (self._look_again, self._return_at, self._reroute_at, *self.drains.values(), *self.health.wakes(self)) if each is not None)
         return min(moments, default=None)
 
     def _save_averages(self) -> None:

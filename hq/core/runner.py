@@ -159,6 +159,7 @@ class Runner:
     def _on_stop(self, event: StopAsked, now: Moment, out: RunnerStep) -> None:
         run = self.runs.get(event.key)
         if event.is_only_queued and run is not None and run.is_live:
+            runner_batch.recall(run, out)
             return
         if not self.is_known(event.key):
             self.never(event.key, event.reason or "stopped before the order to start it came", now, out)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from signal import SIGTERM
 from typing import TYPE_CHECKING
 
-from hq.core.runner_events import HoldAsked, HoldRun, Moment, RunHalted, RunnerStep, RunNoted, RunWaits, SignalRun
-from hq.core.runner_run import Phase, run_report
+from hq.core.runner_events import HoldAsked, HoldRun, Moment, RecallRun, RunHalted, RunnerStep, RunNoted, RunWaits, SignalRun
+from hq.core.runner_run import Phase, Run, run_report
 from hq.model.runs import RETURNED
 from hq.model.states import RunKind
 
@@ -54,3 +54,9 @@ def hold_asked(runner: Runner, event: HoldAsked, now: Moment, out: RunnerStep) -
             runner.never(event.key, RETURNED, now, out)
     elif run.phase is Phase.STARTING and run.is_submitted and run.cause is None:
         out.actions.append(HoldRun(event.key, event.is_held))
+
+
+def recall(run: Run, out: RunnerStep) -> None:
+    """hq-server has a better place for it: what waits at a batch system is taken back, what runs or is about to goes on."""
+    if run.phase is Phase.STARTING and run.is_submitted and run.cause is None:
+        out.actions.append(RecallRun(run.key))

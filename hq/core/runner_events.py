@@ -56,7 +56,8 @@ class OrderRefused:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """A run is to end (or, if it has not begun, never to begin) and becomes `outcome`. `is_only_queued`: one that has begun goes on."""
+    """A run is to end (or, if it has not begun, never to begin) and becomes `outcome`. `is_only_queued`: one that has begun goes on, and one
+    that waits at a batch system is taken back if that does not start it meanwhile."""
 
     key: AttemptKey
     outcome: Outcome = Outcome.CANCELLED
@@ -233,6 +234,13 @@ class HoldRun:
 
 
 @dataclass(frozen=True, slots=True)
+class RecallRun:
+    """Take back what waits at a batch system: it is given back unless it has begun."""
+
+    key: AttemptKey
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """The run is over: let go of what was kept for it, and write its summary. `report` is its last."""
 
@@ -240,7 +248,7 @@ class Forget:
     report: RunReport
 
 
-Action = FetchBlobs | Spawn | SignalRun | HoldRun | Forget
+Action = FetchBlobs | Spawn | SignalRun | HoldRun | RecallRun | Forget
 
 
 @dataclass(slots=True)

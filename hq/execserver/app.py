@@ -22,6 +22,7 @@ from hq.core.runner_events import (
     HoldRun,
     LeftoversGone,
     MemorySeen,
+    RecallRun,
     SignalRun,
     Spawn,
 )  # fmt: skip
@@ -279,8 +280,11 @@ class ExecServer:
                     self.backend.signal(action.key, action.signal, action.is_ending)
                     if self.batch is not None:
                         events.extend(batch_events(self, self.batch, now))
-                elif isinstance(action, HoldRun) and self.batch is not None:
-                    self.batch.hold(action.key, action.is_held)
+                elif isinstance(action, HoldRun | RecallRun) and self.batch is not None:
+                    if isinstance(action, HoldRun):
+                        self.batch.hold(action.key, action.is_held)
+                    else:
+                        self.batch.recall(action.key)
                     events.extend(batch_events(self, self.batch, now))
                 elif isinstance(action, Forget):
                     self._forget(action)

@@ -18,7 +18,7 @@ from hq.execserver.backends.base import Begun, Ended, Halted, Launch, News, NotB
 from hq.execserver.backends.dialect import Demand, Dialect, NativeJob, NativeState, Submission
 from hq.execserver.batchcentre import Accepted, Accounted, Balked, Centre, Declined, Listed, Silent
 from hq.execserver.batchfiles import Group, forbid, note_native, read_groups, read_words, remove_group, write_group
-from hq.execserver.batchjudge import Verdict, judge_exit, judge_native
+from hq.execserver.batchjudge import Verdict, judge
 from hq.execserver.batchmembers import Member, Pending, alike, demand_of, demand_of_words
 from hq.execserver.noderun import TRANSLATED
 from hq.kernel.daemon import Background
@@ -153,6 +153,14 @@ class BatchBackend:
         if member.id:
             self.centre.order("hold" if is_held else "release", [member.id])
             self.centre.hurry()
+
+    def recall(self, key: AttemptKey) -> None:
+        """As NewsBackend.recall."""
+        member = self._members.get(key)
+        if member is None:
+            self._drop_fresh(key, RETURNED)
+        elif not member.has_begun and not member.is_stopped and not member.is_held:
+            self._forbid(member, RETURNED)
 
     def _note_held(self, member: Member, is_held: bool, refusal: str = "") -> None:
         member.is_held, member.refusal = is_held, refusal
@@ -357,22 +365,12 @@ class BatchBackend:
 
     def _conclude(self, member: Member, boot: float) -> None:
         """Whether it is over, as far as is known."""
-        if member.exit is not None:
-            is_explained = not member.exit.get("told") or member.is_stopped
-            waited = member.final is not None or (member.absent is not None and boot - member.absent > self._settings.exit_grace)
-            if is_explained or waited:
-                self._end(member, judge_exit(member.exit, member.job, self.where))
-        elif member.final is not None and boot - member.final > self._settings.exit_grace:
-            assert member.job is not None
-            verdict = judge_native(member.job, member.has_begun, self.where, member.group)
-            if verdict.never:
-                self._news.append(NotBegun(member.key, verdict.never))
-                self._drop(member)
-            else:
-                self._end(member, verdict)
-        elif member.absent is not None and boot - member.absent > self._settings.unknown_after:
-            why = f"{self.where} does not know job {member.id} any more, and nothing says how it ended"
-            self._end(member, Verdict((Outcome.LOST, why)))
+        verdict = judge(member, boot, self._settings, self.where)
+        if verdict is not None and verdict.never:
+            self._news.append(NotBegun(member.key, verdict.never))
+            self._drop(member)
+        elif verdict is not None:
+            self._end(member, verdict)
 
     def _end(self, member: Member, verdict: Verdict) -> None:
         if not member.has_begun:

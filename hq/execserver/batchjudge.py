@@ -7,6 +7,8 @@ from typing import Any
 
 from hq.execserver.backends.dialect import NativeJob, NativeState
 from hq.execserver.batchfiles import Group, last_words
+from hq.execserver.batchmembers import Member
+from hq.model.batch import BatchSettings
 from hq.model.states import Outcome
 
 
@@ -21,6 +23,20 @@ class Verdict:
     cpu: float | None = None
     at: float | None = None
     never: str = ""
+
+
+def judge(member: Member, boot: float, settings: BatchSettings, where: str) -> Verdict | None:
+    """What became of an attempt, once that can be said: the runner's words, then the batch system's; absence alone says nothing for long."""
+    if member.exit is not None:
+        is_explained = not member.exit.get("told") or member.is_stopped
+        waited = member.final is not None or (member.absent is not None and boot - member.absent > settings.exit_grace)
+        return judge_exit(member.exit, member.job, where) if is_explained or waited else None
+    if member.final is not None and boot - member.final > settings.exit_grace:
+        assert member.job is not None
+        return judge_native(member.job, member.has_begun, where, member.group)
+    if member.absent is not None and boot - member.absent > settings.unknown_after:
+        return Verdict((Outcome.LOST, f"{where} does not know job {member.id} any more, and nothing says how it ended"))
+    return None
 
 
 def judge_exit(words: dict[str, Any], job: NativeJob | None, where: str) -> Verdict:

@@ -26,6 +26,10 @@ class NewsBackend(Backend, Protocol):
         """What became known of runs since the last time, apart from their ends."""
         ...
 
+    def recall(self, key: AttemptKey) -> None:
+        """Take back what waits there; what has begun goes on."""
+        ...
+
     def facts(self) -> dict[str, str]:
         """How it stands, for people."""
         ...

@@ -50,6 +50,7 @@ def on_stop(server: ExecServer, message: RunStop, now: Now) -> list[Event]:
     for key in message.runs:
         run = server.runner.runs.get(key)
         if message.is_only_queued and run is not None and run.is_live:
+            events.append(StopAsked(key, message.outcome, message.reason, is_only_queued=True))  # of the moment: it is not written down
             continue
         server.journal.note(t="stop", key=key, outcome=message.outcome, reason=message.reason)
         events.append(StopAsked(key, message.outcome, message.reason, message.is_only_queued))

@@ -281,6 +281,13 @@ class PilotBackend:
         elif key not in self._given and key not in self._orphans:
             self._forward.hold(key, is_held)
 
+    def recall(self, key: AttemptKey) -> None:
+        """As NewsBackend.recall. What a pilot has soon begins."""
+        if key in self._queue or any(launch.key == key for launch in self._fresh):
+            self._take_back(key, RETURNED)
+        elif key not in self._given and key not in self._orphans:
+            self._forward.recall(key)
+
     def _take_back(self, key: AttemptKey, reason: str) -> None:
         self._fresh = [launch for launch in self._fresh if launch.key != key]
         self._drop(key)

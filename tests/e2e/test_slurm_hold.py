@@ -12,7 +12,9 @@ import pytest
 
 from hq.model.runs import RETURNED
 from hq.model.states import Outcome, RunKind
+from hq.protocol.runs import RunStop
 from tests.support.batchsite import QUICK, BatchSite
+from tests.support.execserver import HOST
 from tests.support.hosts import Hosts
 from tests.support.site import Site
 from tests.support.slurm import SlurmCluster, missing_for_slurm
@@ -96,6 +98,18 @@ def test_what_is_not_submitted_yet_is_given_back(site: BatchSite, slurm: SlurmCl
     finally:
         slurm.start_controller()
     assert (report.kind, report.reason) == (RunKind.NEVER_STARTED, RETURNED)
+
+
+def test_what_waits_at_slurm_is_taken_back_and_what_runs_is_not(site: BatchSite, slurm: SlurmCluster) -> None:
+    (full,) = site.upstream.start(site.spec("sleep 3", slots=16))
+    site.upstream.started(full)
+    (key,) = site.upstream.start(site.spec("true"))
+    site.waits(key, "waiting at slurm:alpha: ")
+    site.upstream.send(RunStop(host=HOST, runs=(key, full), reason=RETURNED, is_only_queued=True))
+    report = site.upstream.ended(key)
+    assert (report.kind, report.reason) == (RunKind.NEVER_STARTED, RETURNED)
+    assert site.upstream.ended(full).outcome is Outcome.OK
+    until(lambda: not reasons(slurm), 20, "the waiting job to be cancelled")
 
 
 def test_a_pilots_waiting_task_is_given_back_and_its_running_one_goes_on(slurm: SlurmCluster, tmp_path: Path) -> None:
