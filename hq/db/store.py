@@ -201,6 +201,7 @@ class Store:
             return [make(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns))]
 
         jobs = live_jobs(connection, self._known)
+        self._known = {}  # what has ended since must not be kept for ever
         left, parts = self._left(connection)
         job, job_history = tables.job.c, tables.job_history.c
         return Snapshot(
