@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 
 from hq.core import quarantine, restored
 from hq.core.ahead import note_queued
@@ -31,7 +32,7 @@ def restore(state: State, snapshot: Snapshot) -> None:
     for (user, _), id in snapshot.submissions.items():
         state.last_of[user] = max(id, state.last_of.get(user, 0))
     for record in sorted(snapshot.jobs, key=lambda record: record.id):
-        state.add_job(record)
+        state.add_job(replace(record, wishes=state.common(record.wishes)))
         state.submissions.setdefault((record.user, record.spec.key), record.id)
     # a restored database does not know all ids that were given
     given = int(snapshot.settings.get("last_job_id", "0"))

@@ -6,13 +6,14 @@ No event and no rule is known here; those are in the modules that use it.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar, cast
 
 from hq.core import queues
 from hq.core.ahead import Ahead
 from hq.core.events import Action, Reply, StartRuns, StopRuns
 from hq.core.fairshare import FairShare
 from hq.core.hosts import HostState
-from hq.core.jobs import LiveJob, Shape
+from hq.core.jobs import LiveJob, Shape, shape_of
 from hq.core.links import CLOSED_LINKS, UNKNOWN_LINK, Link
 from hq.core.quarantine import Crashes, Health
 from hq.errors import HqError
@@ -24,6 +25,11 @@ from hq.model.restored import Restored
 from hq.model.runs import StartOrder
 from hq.model.states import LinkState, Outcome, TaskState, is_legal_move
 from hq.model.user import KeyRecord, UserRecord
+
+#: Values that jobs have in common, beyond which those known are forgotten.
+MAX_COMMON = 20_000
+
+T = TypeVar("T")
 
 
 class State:
@@ -64,6 +70,7 @@ class State:
         self.ended: dict[int, LiveJob] = {}  # jobs that ended in this step, as they were at the end
         self.changes = Changes()
         self.actions: list[Action] = []
+        self._common: dict[object, object] = {}
         self._host_order = 0
         self._starts: dict[tuple[str, str], dict[AttemptKey, StartOrder]] = {}
         self._stops: dict[tuple[str, str, Outcome, str], dict[AttemptKey, None]] = {}
@@ -151,10 +158,16 @@ class State:
 
     def add_job(self, record: JobRecord) -> LiveJob:
         """Take in a job."""
-        job = self.jobs[record.id] = LiveJob(record)
+        job = self.jobs[record.id] = LiveJob(record, self.common(shape_of(record)))
         self.jobs_of.setdefault(record.user, {})[record.id] = None
         self.last_of[record.user] = max(record.id, self.last_of.get(record.user, 0))
         return job
+
+    def common(self, value: T) -> T:
+        """An equal value that others have, too: what a hundred thousand jobs say alike is kept once."""
+        if len(self._common) >= MAX_COMMON:
+            self._common.clear()
+        return cast(T, self._common.setdefault(value, value))
 
     def save_job(self, job: LiveJob, record: JobRecord) -> None:
         """Put a changed record in place."""

@@ -60,7 +60,7 @@ def _checked(state: State, event: JobsSubmitted) -> list[JobRecord]:
         check_wishes(wishes)
         check_host_names(state, wishes.hosts, "--hosts")
         check_host_names(state, wishes.exclude, "--exclude-hosts")
-        record = JobRecord(id=0, user=event.user, spec=spec, signed=item.signed, wishes=wishes, submitted=state.now)
+        record = JobRecord(id=0, user=event.user, spec=spec, signed=item.signed, wishes=state.common(wishes), submitted=state.now)
         shape = shape_of(record)
         if shape not in possible:
             check_possible(state, shape)
