@@ -103,7 +103,7 @@ chaos: $(VENV)/installed-test test-tools
 chaos-standby: $(VENV)/installed-test test-tools
 	$(BIN)/python -m tests.chaos.standby --seed $(SEED) --faults $(FAULTS)
 
-ROWS ?= array,separate,cli,latency,many,big,restart,idle,output
+ROWS ?= array,separate,cli,latency,many,big,restart,fanin,idle,output
 REPEATS ?= 3
 COUNT ?= 10000
 

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench.core_rows import CORE_ROWS
+from tests.bench.fanin import FAN_IN_ROWS
 from tests.bench.lines import Line
 from tests.bench.pilot import PILOT_ROWS
 from tests.bench.references import has_hyperqueue
@@ -43,7 +44,7 @@ def show(line: Line) -> None:
 
 def main() -> int:
     """The command."""
-    rows = {**ROWS, **CORE_ROWS, **PILOT_ROWS}
+    rows = {**ROWS, **CORE_ROWS, **FAN_IN_ROWS, **PILOT_ROWS}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join(rows), help=f"which: {', '.join(rows)}")
     parser.add_argument("--repeats", type=int, default=3)

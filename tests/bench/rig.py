@@ -22,10 +22,11 @@ DATABASES = ("sqlite", "mariadb")
 
 
 class Rig:
-    """A site of one local host with 2 slots. `user` submits."""
+    """A site of one local host with 2 slots. `user` submits. `url`: of its database, None for its own SQLite."""
 
-    def __init__(self, site: Site, user: str, database: psutil.Process | None = None) -> None:
+    def __init__(self, site: Site, user: str, url: str | None = None, database: psutil.Process | None = None) -> None:
         self.site = site
+        self.url = url
         self.user = user
         self.database = database
         self._script = site.folder / "userside.py"
@@ -40,7 +41,7 @@ class Rig:
 
     def warm_up(self, user: str = "") -> None:
         """Have the user's daemons up."""
-        self.site.run(user or self.user, "hq-submit", "-q", "--wait", "/bin/true").ok()
+        self.site.run(user or self.user, "hq-submit", "-q", "--wait", "--hosts", "here", "/bin/true").ok()
 
     def ends(self) -> list[str]:
         """Whose tasks have ended, in the order of their ends. SQLite only."""
@@ -73,8 +74,8 @@ def cpu_of_children(process: psutil.Process) -> float:
 
 
 @contextmanager
-def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0) -> Iterator[Rig]:
-    """An instance that is up. `hosts`: so many more that are known and never used."""
+def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0, slots: int = 2) -> Iterator[Rig]:
+    """An instance that is up. `hosts`: so many more that are known and never used, of so many slots."""
     with ExitStack() as stack:
         if os.geteuid() == 0:
             names = ["hqb-owner", *(f"hqb-{number:02}" for number in range(users))]
@@ -91,8 +92,9 @@ def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0) -> Iterator
             server.start()
             server.execute("create database bench character set utf8mb4", "grant all on bench.* to hqb@'%' identified by 'bench'")
             url = server.url("bench", user="hqb", password="bench")
-        rows = ["here:2:local", *(f"spare{number}:2:ssh" for number in range(hosts))]
+        rows = ["here:2:local", *(f"spare{number}:{slots}:ssh" for number in range(hosts))]
         site = stack.enter_context(Site(readable_install(), rows=rows, owner=owner, users=others, database=url))
-        made = Rig(site, others[0], psutil.Process(int((server.directory / "pid").read_text())) if server is not None else None)
+        process = psutil.Process(int((server.directory / "pid").read_text())) if server is not None else None
+        made = Rig(site, others[0], url, process)
         made.warm_up()
         yield made
