@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from hq.core.events import StopRuns
 from hq.core.hosts import HostState
 from hq.core.jobs import LiveJob, Shape
-from hq.core.queues import waiting_in
+from hq.core.queues import rank_of, waiting_in
 from hq.model.ids import AttemptKey, TaskKey
 from hq.model.job import TaskRecord
-from hq.model.runs import RETURNED
+from hq.model.runs import RETURNED, RunReport
 from hq.model.states import LinkState, Outcome, TaskState
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ HORIZON = 1.0
 TURN = 0.25
 #: Only tasks that last less than this (seconds, the mean of late) are queued ahead.
 SHORT = 0.25
-#: What has waited so long in a queue (seconds) is given back: the tasks before it last longer than was thought.
+#: What has waited so long in a queue (seconds) is given back if somebody could use that: the tasks before it last longer than was thought.
 PATIENCE = 2.0
 #: Most tasks in one queue.
 MOST = 2000
@@ -46,15 +46,23 @@ _MAX_RIVALS = 64
 class Ahead:
     """What dispatch-ahead remembers between steps. Nothing of it must survive a restart."""
 
-    pace: dict[Shape, float] = field(default_factory=dict)  # how long tasks last, in seconds
+    pace: dict[Shape, float] = field(default_factory=dict)  # how long tasks hold a slot, in seconds
+    freed: dict[tuple[int, ...], float] = field(default_factory=dict)  # (job, index) of an heir → when its slot became free, by its host's clock
     stirred: dict[tuple[str, str], tuple[Shape, bool]] = field(default_factory=dict)  # (host, user) where something began (True) or ended
     since: deque[tuple[float, AttemptKey, str]] = field(default_factory=deque)
     returns: dict[tuple[str, str], dict[AttemptKey, None]] = field(default_factory=dict)
 
 
-def note_end(state: State, job: LiveJob, seconds: float) -> None:
-    """A task of the job has run for so long."""
-    pace = state.ahead.pace
+def note_end(state: State, job: LiveJob, report: RunReport) -> None:
+    """A task of the job has run. What lay between it and the one before it in its slot counts as well: on a busy host that is the most."""
+    assert report.started is not None
+    pace, freed = state.ahead.pace, state.ahead.freed
+    begin = min(report.started, max(freed.pop((report.job, report.index), report.started), report.started - SHORT))
+    seconds = max(0.0, report.at - begin)
+    if report.heir is not None:
+        if len(freed) >= _MAX_SHAPES:
+            freed.clear()
+        freed[report.heir[:2]] = report.at
     known = pace.get(job.shape)
     if known is None and len(pace) >= _MAX_SHAPES:
         pace.clear()
@@ -178,11 +186,20 @@ def let_time_pass(state: State) -> float | None:
         elif at + PATIENCE <= state.now:
             since.popleft()
             shape = state.jobs[key.job].shape
+            if not _is_missed(state, state.jobs[key.job]):
+                since.append((state.now, key, host))  # it would come back to where it is
+                continue
             state.ahead.pace[shape] = max(state.ahead.pace.get(shape, 0.0), PATIENCE)
             give_back(state, task)
         else:
             return at + PATIENCE
     return None
+
+
+def _is_missed(state: State, job: LiveJob) -> bool:
+    """Whether what is queued of a job could begin somewhere if it were not, or stands in the way of others or of something more urgent."""
+    rank = rank_of(job.record)
+    return bool(state.roomy) or any(shape.user != job.record.user or (bool(heap) and heap[0] < rank) for shape, heap in state.queues.items())
 
 
 def give_back(state: State, task: TaskRecord) -> None:

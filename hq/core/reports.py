@@ -81,7 +81,7 @@ def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew
     if not task.slots and outcome is not Outcome.REFUSED:
         task = ahead.take_seat(state, job, task)
     if report.started is not None and not is_past:
-        ahead.note_end(state, job, max(0.0, report.at - report.started))
+        ahead.note_end(state, job, report)
     if report.heir is not None:
         ahead.inherit(state, task, AttemptKey(*report.heir))
     state.never_started.pop(task.key, None)

@@ -56,6 +56,16 @@ def test_long_tasks_are_not_queued() -> None:
     assert world.cluster.hosts["n1"].occupied == 1
 
 
+def test_the_pause_between_two_tasks_of_a_slot_counts_as_their_pace(world: World) -> None:
+    first, second = AttemptKey(1, 2, 1), AttemptKey(*queued(world)[0], 1)
+    world.step(ended(world, first, 0.001, heir=second), after=0.0625)
+    pace = world.cluster.ahead.pace[world.cluster.jobs[1].shape]
+    # the heir itself took no time, and ended half as long after the one before it as tasks have lasted until now
+    world.step(ended(world, second, 0.0))
+    assert world.cluster.ahead.pace[world.cluster.jobs[1].shape] == pytest.approx(pace + (0.0625 - pace) / 8)
+    assert not world.cluster.ahead.freed
+
+
 def test_the_slot_passes_to_the_heir(world: World) -> None:
     heir = AttemptKey(*queued(world)[3], 1)
     world.step(ended(world, AttemptKey(1, 2, 1), 0.12525, heir))
@@ -74,6 +84,9 @@ def test_without_an_heir_the_head_of_the_queue_is_ordered_again_with_slots(world
 
 def test_what_does_not_begin_is_asked_back_and_is_no_failure(world: World) -> None:
     names = queued(world)
+    world.step(after=ahead.PATIENCE)
+    assert not any(isinstance(action, StopRuns) for action in world.last.actions), "given back to wait for the same host"
+    world.submit(wishes=Wishes(priority=5))
     world.step(after=ahead.PATIENCE)
     (stop,) = [action for action in world.last.actions if isinstance(action, StopRuns)]
     assert stop.is_only_queued and {run.task for run in stop.runs} == set(names)
