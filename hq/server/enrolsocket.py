@@ -19,6 +19,8 @@ from hq.protocol.peers import KeyEnrol
 
 MAX_LINE = 8192
 MAX_CONNECTIONS = 100
+MAX_OF_ONE = 10  # connections of one user of the machine: the others need theirs
+MAX_LINES = 10  # of one connection
 PATIENCE = 30.0  # seconds
 
 
@@ -38,6 +40,7 @@ class _Connection:
     uid: int
     until: float
     buffer: bytes = b""
+    lines: int = 0
 
 
 class EnrolSocket:
@@ -87,6 +90,9 @@ class EnrolSocket:
                 continue
             connected.setblocking(False)
             _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if sum(each.uid == uid for each in self._connections.values()) >= MAX_OF_ONE:
+                connected.close()
+                continue
             self._connections[connected.fileno()] = _Connection(connected, uid, now + PATIENCE)
             self._epoll.register(connected.fileno(), select.EPOLLIN)
 
@@ -102,7 +108,11 @@ class EnrolSocket:
             self._close(connection)
             return []
         *whole, connection.buffer = connection.buffer.split(b"\n")
-        return [self._line(connection, line) for line in whole if line.strip()]
+        lines = [self._line(connection, line) for line in whole if line.strip()][: MAX_LINES - connection.lines]
+        connection.lines += len(whole)
+        if connection.lines > MAX_LINES:
+            self._close(connection)
+        return lines
 
     def _line(self, connection: _Connection, line: bytes) -> EnrolLine:
         def answer(message: Message) -> None:
