@@ -14,6 +14,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import zmq
@@ -21,6 +23,7 @@ from zmq.utils import z85
 
 from hq.errors import InputError, RemoteError, UnavailableError
 from hq.kernel.bus import Peer, Received
+from hq.kernel.portguard import LOOK_EVERY, PortGuard
 from hq.protocol.codec import MAX_FRAME, Envelope, decode, encode
 
 HANDSHAKE_MS = 10_000
@@ -47,7 +50,8 @@ class ZmqServer:
         """
         self._own_context = context is None
         self._context = context or zmq.Context(1)
-        self._handler = _ZapHandler(self._context) if has_handler else None
+        self.guard = PortGuard()
+        self._handler = _ZapHandler(self._context, self.guard.look) if has_handler else None
         self._socket = self._context.socket(zmq.ROUTER)
         _set_common(self._socket, public, secret)
         self._socket.curve_server = True
@@ -62,7 +66,7 @@ class ZmqServer:
             self.close()
             raise UnavailableError(f"cannot listen at {bind_address}: {error.strerror}; is another server running, or is the address not this machine's?") from None
         endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.port = int(endpoint.rpartition(":")[2])
+        self.port = self.guard.port = int(endpoint.rpartition(":")[2])
 
     def send(self, letter: Envelope, peer: Peer | None = None) -> bool:
         """As Port.send."""
@@ -94,6 +98,7 @@ class ZmqServer:
     def _read(self, frames: list[zmq.Frame]) -> Received:
         route = frames[0].bytes
         last = frames[-1]
+        self.guard.note(int(last.get(zmq.SRCFD)))
         key = str(_property(last, "User-Id"))
         peer = Peer(key, route)
         if not key or len(frames) < 2:
@@ -194,7 +199,9 @@ class ZmqClient:
 class _ZapHandler:
     """Answers ZeroMQ's question who may connect: every CURVE key, under its own name (RFC 27). A thread, for handshakes must not wait for a tick."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], look: Callable[[], None]) -> None:
+        """`look` is called now and then, for the daemon's thread may be asleep."""
+        self._look = look
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(_ZAP)
@@ -212,10 +219,13 @@ class _ZapHandler:
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._end, zmq.POLLIN)
         while True:
-            ready = dict(poller.poll())
+            ready = dict(poller.poll(int(LOOK_EVERY * 1000)))
+            with suppress(OSError):  # no descriptor is free: it looks again
+                self._look()
             if self._end in ready:
                 break
-            self._socket.send_multipart(zap_answer(self._socket.recv_multipart()))
+            if self._socket in ready:
+                self._socket.send_multipart(zap_answer(self._socket.recv_multipart()))
         self._socket.close()
         self._end.close(0)
 

@@ -1,0 +1,93 @@
+"""Messages without end, which ZeroMQ would keep until the last part: whoever sends them is hung up on, memory comes back, others are served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from hq.kernel import portguard
+from hq.kernel.keys import make_curve_pair
+from hq.kernel.zmqbus import ZmqClient, ZmqServer
+from hq.protocol.codec import encode, envelope
+from hq.protocol.peers import PeerAsk
+from tests.support.wait import until
+from tests.support.zmtp import RawPeer
+
+SERVER = make_curve_pair()
+PART = b"x" * (1 << 20)
+MIB = 1 << 20
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZmqServer]:
+    """A server's end whose guard does not wait for hundreds of megabytes."""
+    for name, value in (("MOST_OF_ONE", 16 * MIB), ("MOST_OF_ALL", 40 * MIB), ("GROWTH", 8 * MIB)):
+        monkeypatch.setattr(portguard, name, value)
+    monkeypatch.setattr("hq.kernel.zmqbus.LOOK_EVERY", 0.05)
+    port = ZmqServer("tcp://127.0.0.1:0", *SERVER)
+    yield port
+    port.close()
+
+
+def resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def send_until_cut(server: ZmqServer, peers: list[RawPeer], most: int) -> int:
+    """Send parts by turns until all were hung up on; how many MiB that were."""
+    sent, living = 0, list(peers)
+    while living and sent < most:
+        for peer in list(living):
+            try:
+                peer.send(PART, has_more=True)
+                sent += 1
+            except OSError:
+                living.remove(peer)
+        server.receive()
+    assert not living, f"{sent} MiB were taken"
+    return sent
+
+
+def test_a_message_without_end_is_cut_off(server: ZmqServer) -> None:
+    good = ZmqClient(f"tcp://127.0.0.1:{server.port}", SERVER[0], *make_curve_pair())
+    question = envelope(PeerAsk(what="ping"), id=7)
+    until(lambda: good.send(question), 20, "a connection")
+    evil = RawPeer(server.port, SERVER[0], *make_curve_pair())
+    evil.send(encode(question))
+    assert len(until(lambda: (got := server.receive()) and got, 20, "the first words")) in (1, 2)
+    before = resident()
+    send_until_cut(server, [evil], 3000)
+    until(lambda: server.receive() == [] and resident() - before < 12 * MIB, 20, "the memory to come back")
+    assert server.guard.hung_up == 1
+    assert good.send(question), "another one's connection stands"
+    until(lambda: [each for each in server.receive() if each.letter is not None], 20, "his message")
+    good.close()
+
+
+def test_many_that_keep_below_the_limit_of_one(server: ZmqServer) -> None:
+    crowd = [RawPeer(server.port, SERVER[0], *make_curve_pair()) for _ in range(20)]
+    before = resident()
+    for _ in range(12):
+        for peer in crowd:
+            try:
+                peer.send(PART, has_more=True)
+            except OSError:
+                continue
+        server.receive()
+    until(lambda: server.receive() == [] and resident() - before < 120 * MIB, 20, "the memory to be bounded: half of what was sent")
+    assert server.guard.hung_up >= 5
+    for peer in crowd:
+        peer.close()
+
+
+def test_who_sends_much_that_is_whole_goes_on(server: ZmqServer) -> None:
+    peer = RawPeer(server.port, SERVER[0], *make_curve_pair())
+    kept = []
+    for number in range(60):
+        peer.send(PART)
+        kept += until(lambda: server.receive(), 20, f"message {number}")
+        kept[-1] = bytearray(PART)  # type: ignore[call-overload]  # the process grows, as it would by work of its own
+    assert server.guard.hung_up == 0
+    peer.close()
