@@ -45,7 +45,7 @@ def _serial() -> TypeEngine[int]:
 setting = Table(
     "setting",
     metadata,
-    Column("name", String(64), primary_key=True),
+    Column("name", String(320), primary_key=True),
     Column("value", long_text(), nullable=False),
     **TABLE_OPTIONS,
 )

@@ -206,6 +206,12 @@ def test_an_older_epoch_may_not_write(store: Store) -> None:
     assert store.load().settings == {"a": "1"}
 
 
+def test_a_setting_has_room_for_the_longest_host_name(store: Store) -> None:
+    settings = {f"drain_deadline.{'h' * 255}": "1.0"}
+    store.write(Changes(settings=settings))
+    assert store.load().settings == settings
+
+
 def test_a_refused_batch_leaves_nothing(store: Store) -> None:
     orphan = make_task(404)
     with pytest.raises(DatabaseError):
