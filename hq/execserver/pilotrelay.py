@@ -40,8 +40,8 @@ AHEAD = 60  # orders ahead for each slot at most
 
 @dataclass(slots=True)
 class Link:
-    """A pilot that has said hello. `runs`: what was given to it, with the slots there; `ahead`: what of that came ahead of its slots, and how
-    many it needs. Those begin with the slots of a run that ends there (its heirs), so that no two runs have the same."""
+    """A pilot that has said hello. `runs`: what was given to it, with the slots there; `ahead`: what of that came ahead of its slots, how
+    many it needs, and its job. Those begin with the slots of a run that ends there (its heirs), so that no two runs have the same."""
 
     tag: str
     peer: Peer
@@ -50,7 +50,7 @@ class Link:
     machine: str = ""
     runs: dict[AttemptKey, tuple[int, ...]] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
-    ahead: dict[AttemptKey, int] = field(default_factory=dict)
+    ahead: dict[AttemptKey, tuple[int, SignedSpec]] = field(default_factory=dict)
     has_rolled: bool = False
     typical: float = 60.0  # seconds that its runs take, the last ones most
 
@@ -58,7 +58,7 @@ class Link:
     def room(self) -> int:
         """Slots that orders may be given for: with short runs also for those that follow, so that none waits for our next word."""
         ahead = self.slots * max(1, min(AHEAD, int(HORIZON / max(self.typical, 0.001)))) if self.typical < SHORT else 0
-        return len(self.free) + max(0, ahead - sum(self.ahead.values()))
+        return len(self.free) + max(0, ahead - sum(count for count, _ in self.ahead.values()))
 
     def note(self, seconds: float) -> None:
         """A run took so long."""
@@ -132,7 +132,7 @@ class PilotRelay:
             count = max(1, len(order.slots))
             is_ahead = bool(link.ahead) or len(link.free) < count
             if is_ahead:
-                link.ahead[order.key] = count
+                link.ahead[order.key] = (count, specs[order.job])
             slots = () if is_ahead else self._take(link, count)
             link.runs[order.key] = slots
             mine.append(StartOrder(order.job, order.index, order.attempt, slots, is_ahead))
@@ -155,14 +155,15 @@ class PilotRelay:
 
     def promote(self, link: Link) -> None:
         """Slots that nobody inherited go to the first that came ahead."""
-        orders = []
-        while link.ahead and len(link.free) >= (count := next(iter(link.ahead.values()))):
+        orders, specs = [], {}
+        while link.ahead and len(link.free) >= next(iter(link.ahead.values()))[0]:
             key = next(iter(link.ahead))
-            del link.ahead[key]
+            # with its job: the first order may be in the same batch there
+            count, specs[key.job] = link.ahead.pop(key)
             link.runs[key] = self._take(link, count)
             orders.append(StartOrder(*key, link.runs[key]))
         if orders:
-            self._send(link, RunStart(host=self._host, specs={}, orders=tuple(orders)))
+            self._send(link, RunStart(host=self._host, specs=specs, orders=tuple(orders)))
 
     def stop(self, link: Link, key: AttemptKey, reason: str) -> None:
         """End a run: TERM, grace and KILL are the pilot's business."""

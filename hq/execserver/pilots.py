@@ -207,31 +207,41 @@ class PilotBackend:
         self._drop(key)
 
     def _deal(self, boot: float) -> None:
-        """Give what waits to pilots that have room and time."""
-        for link in self._relay.links.values():
-            pilot = self._fleet.pilots.get(link.tag)
-            self._relay.promote(link)
-            if pilot is None or pilot.over is not None or not link.has_rolled or not link.room or pilot.began is None:
-                continue
-            if boot - pilot.began > self._settings.pilot_time - max(LAST_ORDERS, self._settings.pilot_time / 10):
-                self._relay.dismiss(link)
-                continue
-            orders, specs, room = [], {}, link.room
-            for key, slots in list(self._queue.items()):
-                if slots > room:
-                    break
-                found = self.lookup(key)
-                del self._queue[key]
-                if found is None:
-                    continue
-                order, signed = found
-                room -= slots
-                specs[key.job] = signed
-                orders.append(StartOrder(key.job, key.index, key.attempt, tuple(range(slots))))
-                self._given[key] = link.tag
-            if orders:
-                self._relay.give(link, specs, orders)
+        """Give what waits to pilots that have room and time: first what begins at once, then to each its share of what follows."""
+        links = [link for link in list(self._relay.links.values()) if self._may_get(link, boot)]
+        for link in links:
+            self._give(link, len(link.free))
+        for number, link in enumerate(links):
+            self._give(link, min(link.room, math.ceil(sum(self._queue.values()) / (len(links) - number))))
         self._say(boot)
+
+    def _may_get(self, link: Link, boot: float) -> bool:
+        """Whether a pilot is there, and has time for more."""
+        pilot = self._fleet.pilots.get(link.tag)
+        self._relay.promote(link)
+        if pilot is None or pilot.over is not None or not link.has_rolled or not link.room or pilot.began is None:
+            return False
+        if boot - pilot.began > self._settings.pilot_time - max(LAST_ORDERS, self._settings.pilot_time / 10):
+            self._relay.dismiss(link)
+            return False
+        return True
+
+    def _give(self, link: Link, room: int) -> None:
+        orders, specs = [], {}
+        for key, slots in list(self._queue.items()):
+            if slots > room:
+                break
+            found = self.lookup(key)
+            del self._queue[key]
+            if found is None:
+                continue
+            order, signed = found
+            room -= slots
+            specs[key.job] = signed
+            orders.append(StartOrder(key.job, key.index, key.attempt, tuple(range(slots))))
+            self._given[key] = link.tag
+        if orders:
+            self._relay.give(link, specs, orders)
 
     def _say(self, boot: float) -> None:
         """Tell those that wait why, when that changes, and not too often: with a pilot that has room nothing waits for long."""

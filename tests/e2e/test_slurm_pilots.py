@@ -43,6 +43,7 @@ def test_many_short_tasks_go_through_two_pilots_and_each_runs_once(site: BatchSi
     site.upstream.until(lambda: wanted <= {report.key for report in site.upstream.reports if report.kind is RunKind.ENDED}, "300 tasks", 100)
     assert {report.outcome for report in site.upstream.reports if report.key in wanted and report.kind is RunKind.ENDED} == {Outcome.OK}
     assert sorted(map(int, (site.work / "count").read_text().split())) == list(range(300))
+    assert len({(report.native and report.native.id) for report in site.upstream.reports if report.key in wanted and report.kind is RunKind.ENDED}) == 2, "both work"
     assert len(slurm.run("squeue", "-h", "-t", "all", "--name=hq-pilot-alpha").splitlines()) == 2
 
 

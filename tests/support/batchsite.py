@@ -28,8 +28,8 @@ class BatchSite(ExecSite):
         return super().line(home=str(self.home), backend=self._backend, batch=self._settings, **changes)
 
     def start_array(self, command: str, count: int) -> list[AttemptKey]:
-        """Order all tasks of one array in one message."""
-        signed = self.user.sign(self.spec(command, indices=f"0-{count - 1}"))
+        """Order all tasks of one array, signed as hq-submit does (arrays may run again), in one message."""
+        signed = self.user.sign(self.spec(command, indices=f"0-{count - 1}", is_rerunnable=True))
         job = 1000
         orders = tuple(StartOrder(job, index, 1, (index,)) for index in range(count))
         self.upstream.send(RunStart(host=HOST, specs={job: signed}, orders=orders))
