@@ -196,6 +196,10 @@ class Server:
         if letter is None:
             self.log.category("security").warning("from %.8s: %s", peer.key, note)
             return
+        if 0 < letter.epoch < self.epoch:
+            # meant for an earlier hq-server, or for the database before it was restored: what still holds is told anew after the hello
+            self.outbox.tell(peer, PeerBye(reason="say hello first: this was meant for an earlier hq-server"))
+            return
         for message in letter.messages:
             self.counts["messages"] += 1
             self._dispatch(peer, letter.id, message)

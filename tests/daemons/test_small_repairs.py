@@ -9,9 +9,14 @@ from sqlalchemy import Engine, select
 
 from hq.db import tables
 from hq.execserver.handlers import on_start
-from hq.model.ids import PLAIN
+from hq.model.ids import PLAIN, TaskKey
+from hq.model.job import Wishes
 from hq.model.runs import RunReport, StartOrder
+from hq.model.selection import Selection
 from hq.model.states import LinkState, Outcome, RunKind
+from hq.protocol.codec import envelope
+from hq.protocol.jobs import JobAct
+from hq.protocol.peers import PeerBye
 from hq.protocol.runs import RunReported, RunStart
 from tests.support.house import house_at
 from tests.support.serverroom import Room
@@ -36,6 +41,22 @@ def test_an_end_that_is_told_late_ended_when_it_did(tmp_path: Path) -> None:
     with room.engine.connect() as connection:
         row = connection.execute(select(tables.task_history.c.started, tables.task_history.c.ended)).one()
     assert (row.started, row.ended) == (pytest.approx(begun, abs=0.01), pytest.approx(ended, abs=0.01))
+    room.close()
+
+
+def test_a_word_that_was_meant_for_an_earlier_hq_server_changes_nothing(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    alice = room.user("alice")
+    job = alice.submit("true", wishes=Wishes(is_held=True))
+    room.server.epoch = room.server.outbox.epoch = 9
+    cancel = JobAct(action="cancel", selection=Selection(tasks=(TaskKey(job),)))
+    alice.port.send(envelope(cancel, id=77, epoch=8))
+    room.tick()
+    assert [message.reason for message in alice.all_of(PeerBye)] == ["say hello first: this was meant for an earlier hq-server"]
+    assert room.server.cluster.job(job) is not None
+    alice.port.send(envelope(cancel, id=78, epoch=9))
+    room.tick()
+    assert room.server.cluster.job(job) is None
     room.close()
 
 
