@@ -1,7 +1,8 @@
 """Whose turn it is: among users, the one who has least goes first.
 
 A user's *score* is the slots that he holds now, plus those that he held on average of late: an average in which a moment counts half as
-much as one a half-life later. Each slot that is given raises the score, so that free slots go round, and whoever used much while others
+much as one a half-life later; plus the same with a memory of seconds, so that users who used about as much take turns in quick succession,
+and a second that one of them had too much does not keep him waiting until all others had it, too. Each slot that is given raises the score, so that free slots go round, and whoever used much while others
 did not waits for them, but never for ever: what he used fades, what they hold counts. Charged are slots by hq-server's own clock, nothing
 that an exec-server reports. The order of one user's own jobs is not the business of this module.
 """
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 #: The setting of the instance that keeps the averages over a restart, and how often it is written (seconds).
 AVERAGES = "fair_share_averages"
 SAVED_EVERY = 60.0
+#: The half-life of the short memory (seconds): some rounds of short turns.
+SHORT = 5.0
 #: Averages below this are forgotten: nothing follows from them.
 _NOTHING = 1e-9
 
@@ -23,6 +26,7 @@ _NOTHING = 1e-9
 class _Account:
     slots: int = 0
     average: float = 0.0  # at `at`
+    recent: float = 0.0  # the same with the short memory
     at: float = 0.0
 
 
@@ -56,7 +60,7 @@ class FairShare:
     def score(self, user: str, now: float) -> float:
         """The lower, the sooner it is his turn."""
         account = self._accounts.get(user)
-        return 0.0 if account is None else account.slots + self._average(account, now)
+        return 0.0 if account is None else account.slots + self._average(account, now) + _faded(account, account.recent, SHORT, now)
 
     def set_half_life(self, seconds: float, now: float) -> None:
         """From now on an average fades so fast."""
@@ -78,16 +82,21 @@ class FairShare:
             return
         for user, average in averages.items():
             if 0 < average < math.inf:
-                self._accounts[user] = _Account(0, average, at)
+                self._accounts[user] = _Account(0, average, at=at)
 
     def _settled(self, user: str, now: float) -> _Account:
         account = self._accounts.get(user)
         if account is None:
             account = self._accounts[user] = _Account(at=now)
-        account.average = self._average(account, now)
+        account.average, account.recent = self._average(account, now), _faded(account, account.recent, SHORT, now)
         account.at = max(account.at, now)
         return account
 
     def _average(self, account: _Account, now: float) -> float:
-        kept = math.exp2(-max(0.0, now - account.at) / self.half_life)
-        return account.slots + (account.average - account.slots) * kept
+        return _faded(account, account.average, self.half_life, now)
+
+
+def _faded(account: _Account, average: float, half_life: float, now: float) -> float:
+    """What an average has become since the account was settled, with as many slots as are held."""
+    kept: float = math.exp2(-max(0.0, now - account.at) / half_life)
+    return account.slots + (average - account.slots) * kept
