@@ -24,9 +24,9 @@ class RunQueue:
         return iter(self._ready)
 
     @property
-    def has_ahead(self) -> bool:
-        """Whether something waits for the slots of another."""
-        return bool(self._ahead)
+    def ahead(self) -> int:
+        """How many wait for the slots of another."""
+        return sum(map(len, self._ahead.values()))
 
     def upcoming(self) -> Iterator[Run]:
         """All that waits, roughly in order."""

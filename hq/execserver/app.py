@@ -293,7 +293,7 @@ class ExecServer:
                 self._next_look = min(self._next_look, now.boot + FIRST_LOOK)
             if not events:
                 break
-        spool_reports(self, reports, now.boot, may_wait=self.runner.queue.has_ahead)
+        spool_reports(self, reports, now.boot, may_wait=self.runner.queue.ahead > len(self.held) + len(reports))
         return min((each for each in (step.wake, self.held.due) if each is not None), default=None)
 
     def _fetch(self, action: FetchBlobs) -> list[Event]:

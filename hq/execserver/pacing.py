@@ -1,6 +1,7 @@
 """What many short runs share, so that none pays for it alone: messages upward, and writes that wait for the disk.
 
-While orders wait here ahead of their slots nobody above waits for the single report, so reports are held for a moment and go together.
+While more orders wait here ahead of their slots than reports are held, nobody above waits for the single report, so reports are held for a moment
+and go together: a queue is filled up again before it is half empty.
 A run that may not be run twice begins only after a record of that is on the disk; one such write covers those that come next as well.
 """
 
@@ -32,6 +33,9 @@ class HeldReports:
     def __init__(self) -> None:
         self._held: list[RunReport] = []
         self.due: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     def take(self, reports: Iterable[RunReport], boot: float, may_wait: bool, is_last: bool = False) -> list[RunReport]:
         """Add reports; what is to be sent now, in order. Of a run that has ended meanwhile the end alone, which says when it began."""
