@@ -109,7 +109,9 @@ def test_a_waiting_job_shows_slurms_reason_and_is_cancelled_at_once(site: BatchS
         slurm.run("scontrol", "update", f"nodename={name}", "state=drain", "reason=test")
     try:
         (key, other) = site.upstream.start(site.spec("true"), site.spec("true"))
-        assert site.waits(key, "ReqNodeNotAvail").startswith("waiting at slurm:alpha: ")
+        # of the first in line Slurm soon says it in a sentence of its own
+        assert site.waits(other, "ReqNodeNotAvail").startswith("waiting at slurm:alpha: ")
+        site.waits(key, "waiting at slurm:alpha: ")
         site.upstream.stop(key)
         assert site.upstream.ended(key).kind is RunKind.NEVER_STARTED
     finally:
