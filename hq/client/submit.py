@@ -41,6 +41,8 @@ def submit(argv: list[str]) -> int:
         print(f"{PROGRAM} {VERSION}")
         return 0
     if "status" in values:
+        if words:
+            raise UsageError(f"-s/--status submits nothing; '{words[0]}' is one word too many (slots are -c/--slots, the shell is -S/--shell)")
         return show_status(values)
     requests = read_requests(values, words)
     session = Session.open(values.get("etc"))

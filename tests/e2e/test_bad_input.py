@@ -31,6 +31,7 @@ def _lines(text: str) -> list[str]:
         (("-m", "lots", "true"), 2, "lots"),
         (("-t", "soon", "true"), 2, "soon"),
         ((), 2, "command"),
+        (("-s", "16", "true"), 2, "--slots"),
         (("--script", "/nowhere/script.sh"), 2, "/nowhere/script.sh"),
         (("-f", "/nowhere/jobs"), 2, "/nowhere/jobs"),
         (("--retries", "-1", "true"), 2, "retries"),
