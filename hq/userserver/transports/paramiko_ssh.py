@@ -17,7 +17,7 @@ from hq.model.host import HostSpec
 from hq.userserver.transports.base import TransportSettings
 from hq.userserver.transports.deadline import Deadline, bounded
 from hq.userserver.transports.known_hosts import Verdict, fingerprint, has_authority, judge, key_kinds, read_known_hosts
-from hq.userserver.transports.pump import start_pump
+from hq.userserver.transports.pump import hang_up, start_pump
 from hq.userserver.transports.sessions import AnswerReader, Connection, Ran, SshTransport
 from hq.userserver.transports.ssh_config import SshTarget, read_target
 from hq.userserver.transports.ssh_keys import login_keys
@@ -106,7 +106,7 @@ class ParamikoConnection:
         except UnavailableError as error:
             raise UnavailableError(f"{error}{_said(stderr, answer)}") from error
         finally:
-            channel.close()
+            hang_up(channel)
         return Ran(answer.answer, answer.noise, stderr.decode(errors="replace"), status)
 
     def forward(self, local_port: int, deadline: Deadline) -> int:
@@ -123,7 +123,7 @@ class ParamikoConnection:
     def _arrived(self, channel: paramiko.Channel, origin: tuple[str, int], server: tuple[str, int]) -> None:
         local_port = self._forwards.get(server[1])
         if local_port is None:
-            channel.close()
+            hang_up(channel)
             return
         start_pump(channel, local_port)
 

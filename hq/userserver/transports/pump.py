@@ -30,6 +30,12 @@ class Channel(Protocol):
         ...
 
 
+def hang_up(channel: Channel) -> None:
+    """Close it. With the connection gone it is closed already, and paramiko finds nobody to tell."""
+    with suppress(OSError, EOFError):
+        channel.close()
+
+
 def start_pump(channel: Channel, port: int, connect_timeout: float = 5.0) -> None:
     """Connect to 127.0.0.1:`port` and carry bytes, in threads of its own. Returns at once; if nobody listens the channel is closed."""
     threading.Thread(target=_pump, args=(channel, port, connect_timeout), name=f"hq-pump-{port}", daemon=True).start()
@@ -40,7 +46,7 @@ def _pump(channel: Channel, port: int, connect_timeout: float) -> None:
         local = socket.create_connection(("127.0.0.1", port), connect_timeout)
     except OSError:
         # The other end sees its connection closed, and tries again by its own rules.
-        channel.close()
+        hang_up(channel)
         return
     local.settimeout(None)
     outward = threading.Thread(target=_to_channel, args=(local, channel), name=f"hq-pump-{port}-out", daemon=True)
@@ -55,7 +61,7 @@ def _pump(channel: Channel, port: int, connect_timeout: float) -> None:
             local.shutdown(socket.SHUT_RDWR)
     outward.join()
     local.close()
-    channel.close()
+    hang_up(channel)
 
 
 def _to_channel(local: socket.socket, channel: Channel) -> None:
@@ -64,4 +70,4 @@ def _to_channel(local: socket.socket, channel: Channel) -> None:
             channel.sendall(data)
         channel.shutdown_write()
     except (OSError, EOFError):
-        channel.close()
+        hang_up(channel)
