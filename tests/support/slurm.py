@@ -36,7 +36,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
-SchedulerParameters=sched_min_interval=2,batch_sched_delay=0,bf_interval=1,bf_continue,default_queue_depth=1000
+SchedulerParameters=sched_min_interval=2,batch_sched_delay=0,sched_interval=3,bf_interval=1,bf_continue,default_queue_depth=1000
 ReturnToService=2
 KillWait=2
 MinJobAge=300
