@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,6 +27,8 @@ from hq.server.standby import take_seat
 PROGRAM = "hq-server"
 #: Share of the failover time after which a database that does not answer a beat counts as away.
 BEAT_PATIENCE = 0.5
+#: Open files that hq-server asks for, if its hard limit gives so many.
+FILES = 65536
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
+def _want_files() -> None:
+    """Raise the soft limit of open files: each user-server and exec-server that connects is one, and a login shell allows 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _serve(etc: str, options: argparse.Namespace, starting: Starting) -> int:
+    _want_files()
     config = read_server_config(etc)
     client = read_client_config(etc)
     if client.instance != config.instance:

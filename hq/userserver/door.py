@@ -24,7 +24,8 @@ MAX_LINE = MAX_FRAME
 #: A stream waits while so much is not read; a connection on which so much more piles up is closed.
 ROOM = 1 << 20
 MAX_UNREAD = 2 * MAX_FRAME
-MAX_CONNECTIONS = 1000
+#: Well below the 1,024 open files of a login shell: links to hosts, the spool and the ledger need some, too.
+MAX_CONNECTIONS = 500
 #: Requests of one connection that are worked on at once, and their bytes.
 MAX_TURNS = 512
 MAX_TURN_BYTES = 4 << 20

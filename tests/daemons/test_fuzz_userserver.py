@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hq.kernel.bus import Received
 from hq.protocol.codec import decode
 from hq.protocol.peers import PeerAsk, PeerFacts
 from tests.support.fuzz import Fuzz
-from tests.support.userserver_rig import Rig, host, stranger_key
+from tests.support.userserver_rig import Client, Rig, host, stranger_key
 
 #: These would end it, as they should.
 ENDS = ("peer.shutdown", "peer.refused", "ledger.ask")
@@ -63,3 +64,28 @@ def test_nonsense_at_the_socket(tmp_path: Path) -> None:
     other = rig.client()
     rig.ask(other, PeerAsk(what="ping"))
     assert [type(answer) for answer in other.answers()] == [PeerFacts]
+
+
+def test_a_crowd_that_says_nothing_is_let_in_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hq.userserver.door.MAX_CONNECTIONS", 20)
+    rig = Rig(tmp_path, [host("one")])
+    rig.welcome()
+    path = str(tmp_path / "door.sock")
+    rig.door.listen(path)
+
+    def come() -> socket.socket:
+        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        found.connect(path)
+        found.sendall(b'{"type": "peer.ask", ')
+        return found
+
+    crowd = [come() for _ in range(60)]
+    rig.tick(5)
+    assert len(rig.door) == 20
+    last = Client(crowd.pop())
+    for each in crowd:
+        each.close()
+    rig.tick(10)
+    last.sock.sendall(b'"what": "ping"}\n')
+    rig.tick(3)
+    assert [type(answer) for answer in last.answers()] == [PeerFacts] and len(rig.door) == 1

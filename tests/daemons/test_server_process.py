@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -75,6 +76,11 @@ def test_it_answers_once_detaching_returns(up: Site) -> None:
     done = up.run("hq-admin", "ping")
     assert (done.returncode, done.stdout, done.stderr) == (0, "pong\n", "")
     assert up.run("hq-admin", "frobnicate").returncode == 2
+
+
+def test_it_may_have_more_connections_than_a_login_shell_allows_files(up: Site) -> None:
+    soft, hard = resource.prlimit(up.pid(), resource.RLIMIT_NOFILE)
+    assert soft == hard or soft >= 65536
 
 
 def test_a_standby_needs_a_database_that_two_machines_reach(tmp_path: Path) -> None:
