@@ -33,6 +33,7 @@ class Injector:
         self.cut_off: set[str] = set()  # hosts, for ever
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._dead: list[tuple[Trouble, int]] = []  # who was killed, by his process, and has no successor yet
+        self._killed: set[int] = set()
         self._looked = 0.0
         self._cuts: Counter[str] = Counter()
         self._offs: Counter[str] = Counter()
@@ -141,9 +142,11 @@ class Injector:
         return trouble
 
     def _kill(self, what: str, pid: int, fault: Fault) -> bool:
-        is_alone = what == "worker" and not self.stage.exec_pids(fault.host, fault.user, "--supervise")
+        # one that was killed a moment ago is still seen
+        is_alone = what == "worker" and not set(self.stage.exec_pids(fault.host, fault.user, "--supervise")) - self._killed
         if not _signal(pid, signal.SIGKILL):
             return False
+        self._killed.add(pid)
         self._dead.append((self._trouble(what, fault, is_death=True, is_last=is_alone), pid))
         return True
 
