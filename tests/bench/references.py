@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ENVIRONMENT = Path("bench/venv").resolve()
@@ -30,11 +31,11 @@ with LocalCluster() as cluster:
 '''
 
 
-def spawn_limit(count: int = 2000) -> float:
-    """Processes a second that a plain loop makes and takes back, 4 in flight, nothing opened for them."""
+def _spawned(count: int, spawn: Callable[[int], object]) -> float:
+    """Processes a second that a plain loop makes and takes back, 4 in flight."""
     begin, live = time.monotonic(), 0
-    for _ in range(count):
-        os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+    for number in range(count):
+        spawn(number)
         live += 1
         if live == 4:
             os.wait()
@@ -45,24 +46,23 @@ def spawn_limit(count: int = 2000) -> float:
     return count / (time.monotonic() - begin)
 
 
+def spawn_limit(count: int = 2000) -> float:
+    """Processes a second with nothing opened for them."""
+    return _spawned(count, lambda number: os.posix_spawn("/bin/true", ["true"], {}, setsid=True))
+
+
 def spawn_limit_with_files(count: int = 2000) -> float:
     """The same with two new files for each, in one directory, as the tasks of the array have."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
-        begin, live = time.monotonic(), 0
-        for number in range(count):
+
+        def spawn(number: int) -> None:
             fds = [os.open(f"{where}/{number}.{end}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) for end in ("out", "err")]
             actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds, 1)]
             os.posix_spawn("/bin/true", ["true"], {}, setsid=True, file_actions=actions)
             for fd in fds:
                 os.close(fd)
-            live += 1
-            if live == 4:
-                os.wait()
-                live -= 1
-        while live:
-            os.wait()
-            live -= 1
-        return count / (time.monotonic() - begin)
+
+        return _spawned(count, spawn)
 
 
 def has_hyperqueue() -> bool:

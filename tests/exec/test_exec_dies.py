@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hq.execserver.backends.process import STATUS_GRACE
 from hq.model.ids import AttemptKey
@@ -16,16 +13,6 @@ from hq.model.states import Outcome, RunKind
 from hq.protocol.peers import PeerAsk
 from tests.support.execserver import ExecSite, is_alive
 from tests.support.wait import until
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[ExecSite]:
-    """An exec-server of its own for each test."""
-    made = ExecSite(tmp_path, heartbeat=0.5)
-    try:
-        yield made.up()
-    finally:
-        made.close()
 
 
 def kill_worker(site: ExecSite) -> None:

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 import zmq
 
 from tests.support.execserver import ExecSite
 from tests.support.fuzz import Fuzz
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[ExecSite]:
-    """An exec-server of its own."""
-    made = ExecSite(tmp_path, heartbeat=0.5)
-    try:
-        yield made.up()
-    finally:
-        made.close()
 
 
 def test_nonsense_harms_nothing(site: ExecSite) -> None:

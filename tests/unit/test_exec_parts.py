@@ -33,7 +33,7 @@ from hq.protocol.runs import ExecHello
 
 def spec(**fields: Any) -> JobSpec:
     """A job of alice's."""
-    return JobSpec(**{"instance": "i", "user": "alice", "key": "k", "name": "n", "argv": (b"true",), "cwd": b"/work", **fields})
+    return JobSpec(**{"instance": "i", "user": "alice", "key": "k", "name": "n", "argv": (b"true",), "cwd": b"/data", **fields})
 
 
 # --- paths ----------------------------------------------------------------------------------------------------------
@@ -42,8 +42,8 @@ def spec(**fields: Any) -> JobSpec:
 def test_placeholders_and_values_that_would_leave_the_directory() -> None:
     job = spec(stdout=b"{name}/{job}-{index}-{task}-{host}-{user}-{what}.out", name="a/../b\n\x07\u2028c")
     paths = run_paths(job, TaskKey(12, 7), "alpha", "/home/.hq")
-    assert paths.stdout == b"/work/a..bc/12-7-12_7-alpha-alice-{what}.out"
-    assert run_paths(spec(stdout=b"{name}/x", name=".."), TaskKey(1), "a", "/h").stdout == b"/work/_/x"
+    assert paths.stdout == b"/data/a..bc/12-7-12_7-alpha-alice-{what}.out"
+    assert run_paths(spec(stdout=b"{name}/x", name=".."), TaskKey(1), "a", "/h").stdout == b"/data/_/x"
 
 
 def test_defaults_logfile_and_absolute_paths() -> None:
@@ -51,7 +51,7 @@ def test_defaults_logfile_and_absolute_paths() -> None:
     assert (paths.stdout, paths.stderr) == (b"/home/.hq/i/output/12/12_7.out", b"/home/.hq/i/output/12/12_7.err")
     assert paths.is_default and paths.of_stream("log") == b""
     log = run_paths(spec(logfile=b"l.log", stdout=b"/abs/o"), TaskKey(12), "alpha", "/h")
-    assert (log.stdout, log.stderr, log.logfile) == (b"/abs/o", b"/work/l.log", b"/work/l.log")
+    assert (log.stdout, log.stderr, log.logfile) == (b"/abs/o", b"/data/l.log", b"/data/l.log")
     assert not log.is_default
 
 

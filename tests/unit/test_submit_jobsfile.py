@@ -16,7 +16,7 @@ from hq.errors import HqError, InputError
 from hq.protocol.codec import decode_line
 from hq.protocol.jobs import JobAsk, JobRequest
 
-HERE = Here(b"/work", 0o022, {b"A": b"1"})
+HERE = Here(b"/data", 0o022, {b"A": b"1"})
 
 
 def jobs(path: Path, content: str | bytes, **defaults: Any) -> tuple[JobRequest, ...]:
@@ -37,7 +37,7 @@ def test_all_properties_of_the_older_format(tmp_path: Path) -> None:
     )  # fmt: skip
     (job,) = jobs(tmp_path, line + "\n")
     assert (job.argv, job.is_shell, job.slots, job.shell, job.line) == ((b"echo a::b; ls",), True, 2, b"/bin/sh", 1)
-    assert (job.logfile, job.stdout, job.stderr) == (b"/work/l", b"/work/o", b"/work/e")
+    assert (job.logfile, job.stdout, job.stderr) == (b"/data/l", b"/data/o", b"/data/e")
     wishes = job.wishes
     assert (wishes.group, wishes.info, wishes.priority, wishes.exclude) == ("G", "a note", 7, ("n1", "n2"))
     # estimates stay estimates
@@ -52,7 +52,7 @@ def test_comments_and_empty_lines_count_as_lines(tmp_path: Path) -> None:
 
 def test_the_index_reaches_all_properties(tmp_path: Path) -> None:
     (job,) = jobs(tmp_path, "command::x\tstdout::out.{idx}.{job}\tgroup::g{idx}")
-    assert (job.stdout, job.wishes.group) == (b"/work/out.0.{job}", "g0")
+    assert (job.stdout, job.wishes.group) == (b"/data/out.0.{job}", "g0")
 
 
 def test_options_are_defaults(tmp_path: Path) -> None:
