@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from signal import SIGKILL, SIGTERM
 
 from hq.core import ahead
 from hq.core.events import RollCalled, RunsReported
@@ -19,6 +20,8 @@ from hq.model.states import Outcome, RunKind, TaskState
 MAX_NEVER_STARTED = 5
 #: Pauses before the next try, in seconds; the first is at once.
 _PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
+#: What a run that is to stop is sent.
+_STOP_SIGNALS = (SIGTERM, SIGKILL)
 #: So many attempts of a rerunnable task may be lost before it is given up.
 MAX_LOST = 10
 _NOT_WANTED = "this attempt is not wanted any more"
@@ -87,6 +90,9 @@ def _ended(state: State, job: LiveJob, task: TaskRecord, report: RunReport, skew
     state.never_started.pop(task.key, None)
     started = task.started if report.started is None else report.started + skew
     told = task.outcome  # what was ordered meanwhile
+    if told is Outcome.CANCELLED and outcome is Outcome.FAILED and report.signal in _STOP_SIGNALS:
+        # its exec-server died between the signal and the note of why it was sent
+        outcome, report = told, replace(report, reason=task.reason)
     if told is None and not is_past:
         state.health.note_end(state, task, outcome)
         if state.hosts[task.host].quarantine is not None:

@@ -133,7 +133,7 @@ def _replay(state: State, event: LedgerCompared, job: LiveJob, word: JobWord) ->
     for said in word.tasks:
         if not job.has(said.index) or job.id not in state.jobs or job.state_of(said.index) is TaskState.FINISHED:
             continue
-        if not _place(state, job, said):
+        if not _place(state, job, said, is_stopped=_is_in(said.index, word.cancelled) or (word.is_cancelled and not _is_in(said.index, word.spent))):
             continue
         reports.reported(state, RunsReported(user=event.user, host=said.host, reports=said.reports, skew=event.skew, is_past=True))
         now = job.state_of(said.index)
@@ -142,10 +142,16 @@ def _replay(state: State, event: LedgerCompared, job: LiveJob, word: JobWord) ->
     return ended, running
 
 
-def _place(state: State, job: LiveJob, said: TaskWord) -> bool:
-    """Put the task where its newest attempt was sent. False: the database knows as much, or more."""
+def _is_in(index: int, ranges: Ranges) -> bool:
+    return any(first <= index <= last for first, last in ranges)
+
+
+def _place(state: State, job: LiveJob, said: TaskWord, *, is_stopped: bool) -> bool:
+    """Put the task where its newest attempt was sent; `is_stopped`: it was cancelled then. False: the database knows as much, or more."""
     task = job.tasks.get(said.index) or _untouched(state, job, said.index)
     if task.attempt == said.attempt and task.state.is_placed and task.host == said.host:
+        if is_stopped:
+            state.put(job, replace(task, outcome=Outcome.CANCELLED, reason=_CANCELLED))
         return True
     if task.attempt >= said.attempt:
         return False
@@ -160,7 +166,8 @@ def _place(state: State, job: LiveJob, said: TaskWord) -> bool:
     state.move(
         job,
         TaskRecord(job=job.id, index=said.index, attempt=said.attempt, state=TaskState.STARTING, user=job.record.user,
-                   slots=job.record.spec.slots, host=said.host, since=state.now, reason="as the ledger of its user-server says"),
+                   slots=job.record.spec.slots, host=said.host, since=state.now, outcome=Outcome.CANCELLED if is_stopped else None,
+                   reason=_CANCELLED if is_stopped else "as the ledger of its user-server says"),
     )  # fmt: skip
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hq.core.ledger import Account, Terms, slot_of
@@ -24,10 +25,15 @@ MAX_BYTES = 8 << 20
 
 
 def tell(server: UserServer, wanted: LedgerWanted) -> None:
-    """Read the book beside the loop, then send the first piece."""
+    """Read the book beside the loop, then send the first piece.
+
+    Both speak of this moment. A run that ends while the book is read has its end in neither: it is told as running, and its end is
+    reported again until it is recorded. Were the ledger asked later, it would call that run over and the book could not say how it ended.
+    """
     ledger = server.execs.ledger
     ledger.book.tick()
     paths = ledger.book.paths()
+    known = {id: _known(terms, ledger.rules.accounts) for id, terms in ledger.known_jobs() if _is_wanted(wanted, id)}
     log = server.log("link")
     log.info("hq-server's database was restored: it is told what the ledger knows")
 
@@ -35,8 +41,10 @@ def tell(server: UserServer, wanted: LedgerWanted) -> None:
         if error is not None:
             log.warning("the run book cannot be read, hq-server is told what the ledger alone knows: %s", error)
         entries, blobs = value if error is None else ({}, {})
-        terms = {id: each for id, each in ledger.known_jobs() if id > wanted.above or any(first <= id <= last for first, last in wanted.jobs)}
-        words = [_word(id, entries.get(id, JobEntry()), terms.get(id), ledger.rules.accounts) for id in sorted(entries.keys() | terms.keys())]
+        words = []
+        for id in sorted(entries.keys() | known.keys()):
+            entry = entries.get(id, JobEntry())
+            words.append(_word(id, entry, known.get(id) or _unsent(entry, ledger.rules.accounts)))
         _send_next(server, _pieces(words, blobs))
 
     server.background.run(read, lambda: read_book(paths, wanted.jobs, wanted.above))
@@ -60,25 +68,45 @@ def _send_next(server: UserServer, pieces: Iterator[tuple[list[JobWord], dict[st
     server.upstream.ask(statement, answered, is_repeatable=False)
 
 
-def _word(id: int, entry: JobEntry, terms: Terms | None, accounts: dict[str, Account]) -> JobWord:
-    """Book and ledger together."""
-    if terms is None and entry.signed is not None:
-        spec = decode_spec(entry.signed.body)
-        terms = Terms(spec.key, spec.retries, spec.is_rerunnable, bool(spec.indices))
-    if terms is None:
-        return JobWord(id=id, key="", tasks=tuple(entry.tasks.values()))
-    slot = slot_of(terms, 0 if terms.is_array else PLAIN)
-    account = accounts.get(slot.account)
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the ledger says of a job."""
+
+    key: str
     spent: Ranges = ()
     cancelled: Ranges = ()
-    if account is not None and terms.is_array:
+    is_cancelled: bool = False
+
+
+def _is_wanted(wanted: LedgerWanted, id: int) -> bool:
+    return id > wanted.above or any(first <= id <= last for first, last in wanted.jobs)
+
+
+def _known(terms: Terms, accounts: dict[str, Account]) -> _Known:
+    slot = slot_of(terms, 0 if terms.is_array else PLAIN)
+    account = accounts.get(slot.account)
+    if account is None:
+        return _Known(terms.key)
+    if terms.is_array:
         spent, cancelled = tuple(account.spent.ranges()), tuple(account.cancelled.ranges())
-    elif account is not None:
-        one = ((PLAIN, PLAIN),)
+    else:
+        one: Ranges = ((PLAIN, PLAIN),)
         spent, cancelled = one if slot.number in account.spent else (), one if slot.number in account.cancelled else ()
-    return JobWord(id=id, key=terms.key, signed=entry.signed, wishes=entry.wishes, submitted=entry.submitted,
-                   tasks=tuple(entry.tasks.values()), spent=spent, cancelled=cancelled,
-                   is_cancelled=account is not None and account.is_cancelled)  # fmt: skip
+    return _Known(terms.key, spent, cancelled, account.is_cancelled)
+
+
+def _unsent(entry: JobEntry, accounts: dict[str, Account]) -> _Known:
+    """Of a job of which nothing was sent to a host the ledger knows at most that it was cancelled."""
+    if entry.signed is None:
+        return _Known("")
+    spec = decode_spec(entry.signed.body)
+    return _known(Terms(spec.key, spec.retries, spec.is_rerunnable, bool(spec.indices)), accounts)
+
+
+def _word(id: int, entry: JobEntry, known: _Known) -> JobWord:
+    """Book and ledger together."""
+    return JobWord(id=id, key=known.key, signed=entry.signed, wishes=entry.wishes, submitted=entry.submitted, tasks=tuple(entry.tasks.values()),
+                   spent=known.spent, cancelled=known.cancelled, is_cancelled=known.is_cancelled)  # fmt: skip
 
 
 def _pieces(words: list[JobWord], blobs: dict[str, bytes]) -> Iterator[tuple[list[JobWord], dict[str, bytes], bool]]:

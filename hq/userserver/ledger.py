@@ -21,6 +21,7 @@ from hq.model.job import SignedSpec
 from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
+from hq.protocol.jobs import SubmitItem
 from hq.protocol.specs import decode_spec
 from hq.userserver.book import RunBook
 from hq.userserver.ends import End, Ends, parse_end
@@ -148,14 +149,15 @@ class LedgerFile:
             self._write(f"B {self.since!r} 0\n")
             self.flush()
 
-    def submitted(self, jobs: Iterable[tuple[int, SignedSpec]]) -> None:
-        """hq-server has taken these jobs of ours."""
-        for job, signed in jobs:
-            self._terms(job, signed)
+    def submitted(self, jobs: Collection[tuple[int, SubmitItem]], blobs: dict[str, bytes]) -> None:
+        """hq-server has taken these jobs of ours, which name these sealed contents. Their user is told after that."""
+        self.book.submitted(jobs, blobs, self._now.wall)
+        for job, item in jobs:
+            self._terms(job, item.signed)
         self.flush()
 
     def cancelled(self, names: Iterable[str]) -> None:
-        """hq-server has cancelled these jobs and tasks in the owner's name."""
+        """The owner has cancelled these jobs and tasks, and hq-server says that nothing of them will start."""
         for name in names:
             job, _, index = name.partition("_")
             if not job.isdigit() or int(job) not in self._jobs:
@@ -223,7 +225,6 @@ class LedgerFile:
         """Write what could not be written, bring it to the disk, begin a new file when the old one is mostly past."""
         self._now = now
         self.flush()
-        self.book.tick()
         if self._is_unsynced and now.boot - self._synced >= SYNC_EVERY:
             self._synced = now.boot
             try:
@@ -246,7 +247,8 @@ class LedgerFile:
         return self._synced + SYNC_EVERY if self._is_unsynced else None
 
     def flush(self) -> bool:
-        """Write what was noted. False: it cannot be, and is tried again."""
+        """Write what was noted. False: it cannot be, and is tried again. The book comes first: it can tell of all that the ledger calls over."""
+        self.book.tick()
         if not self._pending:
             return True
         data = b"".join(self._pending)

@@ -76,11 +76,13 @@ def _forward(server: UserServer, asker: Asker, message: Message, *, is_repeatabl
 
 def _act(server: UserServer, asker: Asker, message: JobAct) -> None:
     def answered(answer: Message, is_last: bool) -> None:
-        done = [result.id for result in answer.results if result.is_done] if isinstance(answer, JobActed) else []
+        results = answer.results if isinstance(answer, JobActed) else ()
+        done = [result.id for result in results if result.is_done]
         if done and "requeue" in (message.action, message.changes.get("as")):
             server.execs.ledger.granted(message.selection, done)
-        elif done and message.action == "cancel":
-            server.execs.ledger.cancelled(done)
+        elif results and message.action == "cancel":
+            # also what is over: it may be over by this very request, whose first answer was lost on its way
+            server.execs.ledger.cancelled(result.id for result in results)
         asker.answer(answer)
 
     # a signal or a requeue that is done twice is not the same as once

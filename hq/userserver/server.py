@@ -195,8 +195,7 @@ class UserServer:
         """hq-server has taken these jobs: ledger and run book know them from now on."""
         ids = {item.key: item.id for item in answer.items}
         jobs = [(ids[item.key], item) for item in items if ids.get(item.key)]
-        self.execs.ledger.submitted((id, item.signed) for id, item in jobs)
-        self.execs.ledger.book.submitted(jobs, blobs, self.now.wall)
+        self.execs.ledger.submitted(jobs, blobs)
 
     def remember_blobs(self, blobs: dict[str, bytes]) -> None:
         """hq-server has these now; our exec-servers will ask for them soon."""
