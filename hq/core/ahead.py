@@ -94,12 +94,18 @@ def take_seat(state: State, job: LiveJob, task: TaskRecord) -> TaskRecord:
 
 
 def promote(state: State) -> None:
-    """Where something ended that no heir followed (its queue was still on the way), the head of the queue gets the slots."""
+    """Where something ended that no heir followed (its queue was still on the way), the queue gets the slots: its head if it stands still.
+
+    Where it moves, what is its head here has begun there long since, and so has what is it when that is known: such a slot would stay empty as
+    long as there is a queue. The last of it has not begun.
+    """
     for (name, user), (shape, is_new) in state.ahead.stirred.items():
         host = state.hosts.get(name)
         if is_new or host is None or not host.queued or host.closed() is not None:
             continue
-        for key in host.queued_of(user):
+        queued = host.queued_of(user)
+        is_still = len(queued) == len(host.by_user[user])
+        for key in queued if is_still else reversed(queued):
             job = state.jobs[key.job]
             if host.free < shape.slots:
                 break

@@ -82,6 +82,22 @@ def test_without_an_heir_the_head_of_the_queue_is_ordered_again_with_slots(world
     assert [(order.is_ahead, order.slots) for order in again] == [(False, (0,))]
 
 
+def test_while_another_slot_passes_on_the_last_of_the_queue_is_ordered_again() -> None:
+    world = World([host("n1", 2)])
+    world.submit(indices="1-1000")
+    world.step(LinkChanged(user="alice", host="n1", state=LinkState.ALIVE))
+    world.step(ended(world, AttemptKey(1, 1, 1), 0.125))
+    names = queued(world)
+    # a slot became free there, and in the other one what this server still takes for the head of the queue may have begun and ended by now
+    world.step(ended(world, AttemptKey(1, 2, 1), 0.125))
+    again = [order for _, order in world.starts if order.key.task in names and not order.is_ahead]
+    assert [(order.key.task, order.slots) for order in again] == [(names[-1], (1,))]
+    heir = AttemptKey(*names[0], 1)
+    world.step(ended(world, AttemptKey(1, 3, 1), 0.125, heir))
+    assert world.cluster.hosts["n1"].tasks[heir.task] == (0,)
+    assert world.cluster.hosts["n1"].occupied == 2
+
+
 def test_what_does_not_begin_is_asked_back_and_is_no_failure(world: World) -> None:
     names = queued(world)
     world.step(after=ahead.PATIENCE)
