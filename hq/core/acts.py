@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hq.core.events import JobsActedOn, SignalRuns
+from hq.core.events import JobsActedOn, SignalRuns, TellCancels
 from hq.core.holding import fresh, hold_one, hold_whole, release_one, release_whole
 from hq.core.jobs import LiveJob
 from hq.core.lost import check_verdict, is_undecided, resolve
@@ -70,10 +70,12 @@ def _act_on(state: State, event: JobsActedOn, job: LiveJob) -> list[Result]:
             results = [(str(job.key(index)), *_one(state, event, job, index, is_owner)) for index in indices if job.has(index)]
     except HqError as error:
         return [(name, False, str(error)) for name in names]
-    if not is_owner:
+    if not is_owner or event.is_admin:
         for name, is_done, text in results:
             if is_done:
                 state.audit(event.actor, event.action, job.record.user, name, event.reason or text)
+        if event.action == "cancel":
+            state.actions.append(TellCancels(job.record.user))
     return results
 
 

@@ -332,7 +332,14 @@ class DropKeys:
     keys: tuple[str, ...]
 
 
-Action = StartRuns | StopRuns | SignalRuns | HoldRuns | Reply | AnnounceHosts | DropKeys
+@dataclass(frozen=True, slots=True)
+class TellCancels:
+    """An administrator has cancelled jobs of this user: the audit has them, and his user-server is to note them."""
+
+    user: str
+
+
+Action = StartRuns | StopRuns | SignalRuns | HoldRuns | Reply | AnnounceHosts | DropKeys | TellCancels
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ class Account:
 
     since: float  # Unix time of its first start
     spent: Numbers = field(default_factory=Numbers)  # nothing of these may ever start again
-    cancelled: Numbers = field(default_factory=Numbers)  # nor of these, which their owner has cancelled
+    cancelled: Numbers = field(default_factory=Numbers)  # nor of these, which were cancelled
     is_cancelled: bool = False  # all of them are
     open: dict[int, Starts] = field(default_factory=dict)
 
@@ -116,7 +116,7 @@ class Ledger:
         if known is None:
             return None
         if known.is_cancelled or number in known.cancelled:
-            return "its owner has cancelled it"
+            return "it was cancelled"
         if number in known.spent:
             return "it has ended before, and was not signed for a further start"
         starts = known.open.get(number)
@@ -174,7 +174,7 @@ class Ledger:
         account.spent.add(slot.number)
 
     def cancel(self, slot: Slot, at: float, *, is_all: bool = False) -> None:
-        """Its owner cancelled this task (`is_all`: and every other of its account), whether it has started or not."""
+        """This task was cancelled (`is_all`: and every other of its account), whether it has started or not."""
         account = self.accounts.get(slot.account)
         if account is None:
             account = self.accounts[slot.account] = Account(at)

@@ -21,7 +21,7 @@ from hq.model.job import JobRecord, TaskRecord
 from hq.model.restored import AWAITS, LAST_ID, MOST_BEYOND, RESTORED_ABOVE, RESTORED_AT, JobWord, Ranges, Tally, TaskWord
 from hq.model.states import Outcome, TaskState
 
-_CANCELLED = "cancelled by its owner before the state database was restored from a backup"
+_CANCELLED = "cancelled before the state database was restored from a backup"
 _SPENT = "it ended before the state database was restored from a backup; how is not known any more"
 _HELD = "held: the state database was restored from a backup, and whether this has run since is not known"
 
@@ -102,14 +102,15 @@ def _compare(state: State, event: LedgerCompared, word: JobWord) -> Tally:
     elif job.record.user != event.user or (word.key and job.record.spec.key != word.key):
         return Tally(unknown=(word.id,))
     ended, running = _replay(state, event, job, word)
-    if word.is_cancelled and job.id in state.jobs:
-        acts.cancel_job(state, job, _CANCELLED)
-    for index in _unfinished(state, job, word.cancelled):
-        acts.cancel_task(state, job, index, _CANCELLED)
+    # first: what had ended when the rest was cancelled was not cancelled
     for index in _unfinished(state, job, word.spent):
         task = job.tasks.get(index) or _untouched(state, job, index)
         reports.finish(state, job, task, Outcome.LOST, _SPENT)
         ended += 1
+    if word.is_cancelled and job.id in state.jobs:
+        acts.cancel_job(state, job, _CANCELLED)
+    for index in _unfinished(state, job, word.cancelled):
+        acts.cancel_task(state, job, index, _CANCELLED)
     return tally.plus(Tally(ended=ended, running=running))
 
 

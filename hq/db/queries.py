@@ -20,6 +20,7 @@ from hq.model.changes import AuditRecord
 from hq.model.host import LoadSample
 from hq.model.ids import PLAIN, TaskKey
 from hq.model.job import JobRecord, TaskRecord, exit_code_of
+from hq.model.restored import Cancel
 from hq.model.rows import GroupRow, JobCounts, Moment, Row
 from hq.model.selection import Selection
 from hq.model.states import Outcome, TaskState
@@ -311,6 +312,20 @@ def audit_rows(engine: Engine, owner: str | None, limit: int = 1000) -> list[Aud
             AuditRecord(at=row.at, actor=row.actor, role=row.role, action=row.action, owner=row.owner, target=row.target, detail=row.detail)
             for row in connection.execute(query)
         ]
+
+
+def admin_cancels(engine: Engine, owner: str, above: int, limit: int = 1000) -> tuple[list[Cancel], int]:
+    """What administrators have cancelled of a user's, by the audit rows above this number; and the number up to which that is all, or the limit."""
+    query = select(audit.c.id, audit.c.target).where(audit.c.owner == owner, audit.c.id > above, audit.c.action == "cancel").order_by(audit.c.id).limit(limit)
+    with reached(engine), engine.connect() as connection:
+        rows = [(row.id, *row.target.partition("_")[::2]) for row in connection.execute(query)]
+        ids = {int(id) for _, id, _ in rows if id.isdigit()}
+        jobs: dict[int, tuple[str, bool]] = {}
+        for table in (job, job_history):
+            asked = select(table.c.id, table.c.submission, table.c.is_array).where(table.c.id.in_(ids), table.c.user == owner)
+            jobs |= {row.id: (row.submission, row.is_array) for row in connection.execute(asked)}
+    found = [(jobs[int(id)], index) for _, id, index in rows if id.isdigit() and int(id) in jobs]
+    return [Cancel(key, int(index) if index.isdigit() else None, is_array) for (key, is_array), index in found], max((row[0] for row in rows), default=above)
 
 
 def load_rows(engine: Engine, host: str | None, limit: int = 1000) -> list[LoadSample]:

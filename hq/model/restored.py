@@ -7,6 +7,7 @@ ended and what was cancelled, whatever the database remembers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hq.model.job import JobSpec, SignedSpec, Wishes
 from hq.model.runs import RunReport
@@ -27,6 +28,14 @@ RESTORED_AT, RESTORED_ABOVE = "restored_at", "restored_above"
 AWAITS = "awaits:"
 
 Ranges = tuple[tuple[int, int], ...]
+
+
+class Cancel(NamedTuple):
+    """A cancellation, as a ledger knows jobs: by submission key. `task`: index of the one task that is meant; None: all of the job."""
+
+    key: str
+    task: int | None
+    is_array: bool
 
 
 @dataclass(slots=True)
@@ -52,7 +61,7 @@ class TaskWord:
 class JobWord:
     """What a ledger says of a job. Ranges are first and last index; a plain job's task has the index -1.
 
-    `spent`: tasks that nothing of may start again. `cancelled`: tasks that their owner has cancelled; `is_cancelled`: all of them.
+    `spent`: tasks that nothing of may start again. `cancelled`: tasks that somebody has cancelled; `is_cancelled`: all of them.
     `signed` is there if the user-server still has it; `spec` once hq-server has read and checked it.
     """
 

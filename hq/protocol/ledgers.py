@@ -1,10 +1,10 @@
-"""Messages by which a restored state database is compared with what the user-servers' ledgers know."""
+"""Messages that bring ledgers and state database together: what others have cancelled, and, after a restore, what the ledgers know."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from hq.model.restored import JobWord, Ranges
+from hq.model.restored import Cancel, JobWord, Ranges
 from hq.protocol.base import DOWN, USER, Message
 
 
@@ -34,3 +34,12 @@ class LedgerNoted(Message, frozen=True, kw_only=True, tag="ledger.noted"):
 
     sent_by: ClassVar = DOWN
     text: str
+
+
+class LedgerCancelled(Message, frozen=True, kw_only=True, tag="ledger.cancelled"):
+    """Others than their owner have cancelled these jobs and tasks: an administrator. `told` goes into the next hello: hq-server's
+    incarnation, and the number up to which all such are known now. Only to those whose hello says that they take it."""
+
+    sent_by: ClassVar = DOWN
+    cancels: tuple[Cancel, ...]
+    told: tuple[int, int]

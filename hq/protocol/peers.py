@@ -27,6 +27,7 @@ class PeerHello(Message, frozen=True, kw_only=True, tag="peer.hello"):
     takeover: bool = False  # its user moves his user-server here: the one that is up is told to end
     lock: str = ""  # names the lock of the run directory, which it holds: an earlier one with the same lock is dead
     last_job: int = 0  # the highest id of a job that it has ever seen
+    told: tuple[int, int] | None = None  # as in ledger.cancelled; None: it takes none
 
 
 class PeerWelcome(Message, frozen=True, kw_only=True, tag="peer.welcome"):

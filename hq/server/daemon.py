@@ -26,7 +26,7 @@ from hq.model.changes import AuditRecord
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.peers import PeerBye, PeerHeartbeat
-from hq.server import admin_daemon, enrolment, handlers, handlers_execs, leases, performers, probe
+from hq.server import admin_daemon, cancels, enrolment, handlers, handlers_execs, leases, performers, probe
 from hq.server.batch import Ask, Batch
 from hq.server.configuration import read_configuration
 from hq.server.ending import STOP_PATIENCE, TROUBLE_PATIENCE, Ending
@@ -268,6 +268,7 @@ class Server:
                 self.outbox.tell(session.peer, PeerHeartbeat())
             handlers_execs.beat(self)
             leases.look(self)
+            cancels.beat(self)
         elif name == "probe":
             probe.start(self)
         elif name == "housekeeping":

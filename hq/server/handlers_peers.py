@@ -14,7 +14,7 @@ from hq.model.host import LoadSample
 from hq.model.restored import INCARNATION
 from hq.protocol.base import PROTOCOL, Message, is_near
 from hq.protocol.peers import HostLink, HostLoad, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerHello, PeerRefused, PeerWelcome
-from hq.server import handlers_ledgers
+from hq.server import cancels, handlers_ledgers
 from hq.server.requests import Request, disabled_text
 from hq.server.sessions import SILENT_BEATS, Session
 
@@ -37,7 +37,8 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
     assert request.peer is not None
     boot = server.now.boot
     session = Session(user=user, peer=request.peer, boot=message.boot, machine=message.machine[:MAX_NAME], address=message.address[:MAX_NAME],
-                      version=message.version[:40], heard=boot, since=boot, lock=message.lock[:MAX_NAME])  # fmt: skip
+                      version=message.version[:40], heard=boot, since=boot, lock=message.lock[:MAX_NAME],
+                      cancels=cancels.known(server, message.told))  # fmt: skip
     before = server.sessions.of(user)
     if before is not None and before.peer != request.peer:
         # answers go to the connection that asked, and that one is no more
@@ -56,6 +57,7 @@ def hello(server: Server, request: Request, message: PeerHello) -> None:
                               heartbeat=server.timers.intervals()["heartbeat"], hosts=hosts, lease=server.config.lease,
                               now=server.now.wall))  # fmt: skip
     handlers_ledgers.want(server, request)
+    cancels.tell(server, user)
 
 
 def _refusal(server: Server, request: Request, message: PeerHello) -> tuple[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hq.core.events import Action, AnnounceHosts, DropKeys, HoldRuns, Reply, SignalRuns, StartRuns, StopRuns
+from hq.core.events import Action, AnnounceHosts, DropKeys, HoldRuns, Reply, SignalRuns, StartRuns, StopRuns, TellCancels
 from hq.protocol.base import Message
 from hq.protocol.peers import HostsListed, PeerRefused
 from hq.protocol.runs import RunHold, RunSignal, RunStart, RunStop
-from hq.server import probe
+from hq.server import cancels, probe
 from hq.server.requests import Request, disabled_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def perform(server: Server, actions: Sequence[Action]) -> None:
                 for session in server.sessions:
                     server.outbox.tell(session.peer, HostsListed(hosts=hosts))
                 probe.start(server)
+            case TellCancels():
+                cancels.tell(server, action.user)
             case DropKeys():
                 for key in action.keys:
                     drop_key(server, key)

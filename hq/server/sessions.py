@@ -16,6 +16,15 @@ SILENT_BEATS = 3.0
 
 
 @dataclass(slots=True)
+class Cancels:
+    """How far a user-server knows what others have cancelled. `above`: the highest number that it was told."""
+
+    above: int
+    is_due: bool = True
+    is_read: bool = False  # the database is being asked
+
+
+@dataclass(slots=True)
 class Session:
     """A user-server that is in."""
 
@@ -29,6 +38,7 @@ class Session:
     since: float
     lock: str = ""
     watches: set[Request] = field(default_factory=set)
+    cancels: Cancels | None = None  # None: it takes no word of them
 
 
 class Sessions:

@@ -177,7 +177,7 @@ def build(config: ClientConfig, run_dir: str, log: Log, clock: Clock, *, idle: f
     client = TurningPort(config.servers, lambda each: ZmqClient(each, config.server_key, keyring.public, keyring.secret))
     hello = PeerHello(version=VERSION, protocol=PROTOCOL, boot=boot, machine=os.uname().nodename, address=server.address,
                       sign_public=keyring.sign_public, lock=lock_name(os.path.join(run_dir, "lock")))  # fmt: skip
-    upstream = ServerLink(client, config.server, lambda: msgspec.structs.replace(hello, takeover=is_takeover and not upstream.was_in, last_job=execs.ledger.highest), enroller, log.category("link"), now, on_message=server.on_message,
+    upstream = ServerLink(client, config.server, lambda: msgspec.structs.replace(hello, takeover=is_takeover and not upstream.was_in, last_job=execs.ledger.highest, told=execs.ledger.told), enroller, log.category("link"), now, on_message=server.on_message,
                           on_welcome=server.on_welcome, on_refused=server.on_refused)  # fmt: skip
     enroller.send = upstream.send_enrol
     there = urlsplit(config.server)

@@ -13,19 +13,20 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from hq.core.ledger import FAILURES, Ledger, Slot, Terms, slot_of
+from hq.core.ledger import FAILURES, Slot, Terms, slot_of
 from hq.errors import HqError
 from hq.kernel.clock import Now
 from hq.model.ids import PLAIN, AttemptKey
 from hq.model.job import SignedSpec
+from hq.model.restored import Cancel
 from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
 from hq.protocol.jobs import SubmitItem
 from hq.protocol.specs import decode_spec
 from hq.userserver.book import RunBook
-from hq.userserver.ends import End, Ends, parse_end
-from hq.userserver.ledgertext import job_line, ledger_lines
+from hq.userserver.ends import End
+from hq.userserver.ledgertext import OUTCOMES, LedgerFacts, job_line, told_line
 
 SYNC_EVERY = 1.0
 #: The file is written anew when it has grown past this and past twice its size after the last time (bytes).
@@ -33,8 +34,6 @@ REWRITE_SIZE = 8 << 20
 #: Submissions are remembered for so long (seconds).
 KEEP = 400 * 86400.0
 MAX_JOBS = 200_000
-
-_OUTCOMES = {"o": Outcome.OK, "f": Outcome.FAILED}
 
 
 class Verdict(NamedTuple):
@@ -46,26 +45,27 @@ class Verdict(NamedTuple):
     again: tuple[AttemptKey, ...] = ()  # those of `orders` that were noted before: their exec-server may have them
 
 
-class LedgerFile:
+def _readable(key: str) -> str:
+    """A submission key as it stands in a line: one that would break it is known by its digest."""
+    return key if key.isprintable() else blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class LedgerFile(LedgerFacts):
     """The ledger of one user and instance. The caller holds the user-server's lock."""
 
     def __init__(self, path: str, log: logging.Logger, now: Now) -> None:
         """Replay what is there. Raises OSError."""
-        self.rules = Ledger()
+        super().__init__()
         self.trouble = ""
         self._path = path
         self._log = log
         self._now = now
-        self._jobs: dict[int, tuple[bytes, Terms]] = {}
         self._stopped: set[AttemptKey] = set()
-        self._ends = Ends()
         self._pending: list[bytes] = []
         self._names: dict[str, int] = {}  # account → its number in the file
         self._is_unsynced = False
         self._synced = now.boot
         self._is_retired = False
-        self.highest = 0  # the highest job that was ever seen
-        self.since = 0.0  # from when on every start is known, by hq-server's clock; 0: not known
         self._replay()
         self.rules.forget_before(now.wall - KEEP)
         self._fd, self._size, self._size_then = -1, 0, 0
@@ -122,7 +122,7 @@ class LedgerFile:
                 is_stopped = report.key in self._stopped
                 self._stopped.discard(report.key)
                 letter = "o" if report.outcome is Outcome.OK else "f" if report.outcome in FAILURES and not is_stopped else ""
-                if letter and self.rules.ended(slot, report.attempt, _OUTCOMES[letter], terms.retries):
+                if letter and self.rules.ended(slot, report.attempt, OUTCOMES[letter], terms.retries):
                     self._note(slot, letter, report.attempt, terms.retries)
                     assert report.outcome is not None
                     self._note_end(slot, End(report.attempt, report.outcome, report.exit_code, report.signal))
@@ -160,14 +160,28 @@ class LedgerFile:
         """The owner has cancelled these jobs and tasks, and hq-server says that nothing of them will start."""
         for name in names:
             job, _, index = name.partition("_")
-            if not job.isdigit() or int(job) not in self._jobs:
-                continue
-            terms = self._jobs[int(job)][1]
-            is_all = terms.is_array and not index
-            slot = slot_of(terms, int(index) if index.isdigit() else 0 if is_all else PLAIN)
-            self.rules.cancel(slot, self._now.wall, is_all=is_all)
-            self._note(slot, "X" if is_all else "x", 0)
+            if job.isdigit() and int(job) in self._jobs:
+                self._cancel(self._jobs[int(job)][1], int(index) if index.isdigit() else None)
         self.flush()
+
+    def cancelled_by_others(self, cancels: Iterable[Cancel], told: tuple[int, int]) -> None:
+        """Others than their owner have cancelled these. Now all such are known up to `told`."""
+        for key, task, is_array in cancels:
+            self._cancel(Terms(_readable(key), 0, False, is_array), task)
+        if told != self.told:
+            self.told = told
+            self._write(told_line(told))
+        self.flush()
+
+    def _cancel(self, terms: Terms, index: int | None) -> None:
+        """`index` None: the whole job. What has ended by itself is not cancelled after that; what is noted is not noted again."""
+        is_all = terms.is_array and index is None
+        slot = slot_of(terms, 0 if is_all else PLAIN if index is None else index)
+        account = self.rules.accounts.get(slot.account)
+        if account is not None and (account.is_cancelled or (not is_all and (slot.number in account.cancelled or slot.number in account.spent))):
+            return
+        self.rules.cancel(slot, self._now.wall, is_all=is_all)
+        self._note(slot, "X" if is_all else "x", 0)
 
     def known_jobs(self) -> Iterable[tuple[int, Terms]]:
         """All jobs whose terms are remembered."""
@@ -210,9 +224,7 @@ class LedgerFile:
             return None
         if len(self._jobs) >= MAX_JOBS:
             del self._jobs[next(iter(self._jobs))]
-        # a key that would break a line is known by its digest
-        key = spec.key if spec.key.isprintable() else blake2b(spec.key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        terms = Terms(key, spec.retries, spec.is_rerunnable, bool(spec.indices))
+        terms = Terms(_readable(spec.key), spec.retries, spec.is_rerunnable, bool(spec.indices))
         if known is None or known[1] != terms:
             self._write(job_line(job, terms))
             self.highest = max(self.highest, job)
@@ -304,60 +316,11 @@ class LedgerFile:
     def _replay(self) -> None:
         try:
             with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().split("\n")
+                bad = self.take_in(file.read().split("\n"))
         except FileNotFoundError:
             return
-        names: dict[str, tuple[str, float]] = {}
-        bad = 0
-        for line in lines:
-            if line:
-                try:
-                    self._replay_line(line, names)
-                except (ValueError, KeyError, IndexError):
-                    bad += 1
         if bad:
             self._log.warning("%d lines of the ledger %s could not be read", bad, self._path)
-
-    def _replay_line(self, line: str, names: dict[str, tuple[str, float]]) -> None:
-        letter, number, *rest = line.split(" ", 3)
-        if letter == "A":
-            names[number] = (rest[1], float(rest[0]))
-            return
-        if letter == "J":
-            retries, flags = rest[0].split(",")
-            self._jobs[int(number)] = (b"", Terms(rest[1], int(retries), "r" in flags, "a" in flags))
-        if letter in "JH":
-            self.highest = max(self.highest, int(number))
-            return
-        if letter == "B":
-            # another machine's ledger may have been added: both together reach as far as the older one
-            self.since = min(self.since or float(number), float(number))
-            return
-        name, since = names[number]
-        words = " ".join(rest).split()
-        slot = Slot(name, int(words[0]))
-        if letter in ("e", "o"):
-            self._ends.note(slot, parse_end(*words[1:4]) if letter == "e" else End(int(words[1]), Outcome.OK, 0))
-        if letter == "s":
-            self.rules.started(slot, int(words[1]), since)
-        elif letter == "n":
-            self.rules.never_started(slot, int(words[1]))
-        elif letter in _OUTCOMES:
-            self.rules.ended(slot, int(words[1]), _OUTCOMES[letter], int(words[2]) if len(words) > 2 else 0)
-        elif letter == "g":
-            self.rules.grant(slot)
-        elif letter in "xXy":
-            last = int(words[1]) if letter == "y" else slot.number
-            for cancelled in range(slot.number, last + 1):
-                self.rules.cancel(Slot(name, cancelled), since, is_all=letter == "X")
-        elif letter == "c":  # failures and grants, in a file that was written anew
-            self.rules.accounts[name].open[slot.number].failures = int(words[1])
-            self.rules.accounts[name].open[slot.number].grants = int(words[2])
-            self.rules.accounts[name].open[slot.number].failed = int(words[3]) if len(words) > 3 else 0
-        elif letter == "d":
-            self.rules.started(slot, 1, since)
-            for spent in range(slot.number, int(words[1]) + 1):
-                self.rules.spend(Slot(name, spent))
 
     def _rewrite(self) -> None:
         """Begin a new file with all that counts. Raises OSError, and then the old one stands."""
@@ -366,8 +329,7 @@ class LedgerFile:
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             self._names = {name: number for number, name in enumerate(self.rules.accounts)}
-            jobs = ((job, terms) for job, (_, terms) in self._jobs.items())
-            data = "".join(ledger_lines(self.rules, self._names, jobs, self._ends, self.highest, self.since)).encode("utf-8", "surrogateescape")
+            data = "".join(self.lines(self._names)).encode("utf-8", "surrogateescape")
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]

@@ -21,7 +21,7 @@ from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.codec import envelope
 from hq.protocol.jobs import JobQuery, JobRows, JobSubmitted, SubmitItem
-from hq.protocol.ledgers import LedgerWanted
+from hq.protocol.ledgers import LedgerCancelled, LedgerWanted
 from hq.protocol.peers import HostsListed, PeerRefused, PeerWelcome
 from hq.protocol.runs import RunHold, RunRecorded, RunSignal, RunStart, RunStop
 from hq.userserver import comparing, requests
@@ -165,6 +165,8 @@ class UserServer:
             self.execs.set_hosts(message.hosts)
         elif isinstance(message, LedgerWanted):
             comparing.tell(self, message)
+        elif isinstance(message, LedgerCancelled):
+            self.execs.ledger.cancelled_by_others(message.cancels, message.told)
         else:
             self.log("link").warning("hq-server sent a %s that nobody asked for: ignored", message.__struct_config__.tag)
 

@@ -26,12 +26,14 @@ def test_an_old_backup_runs_nothing_again(install: Path, hosts: Hosts, database:
             array = site.submit("alice", "--hold", "-a", "1-4", command)
             cancelled = site.submit("alice", "--hold", "--rerunnable", f"{command}; sleep 300")
             waiting = site.submit("alice", "--begin", "+1h", command)
+            unwanted = site.submit("alice", "--begin", "+1h", command)
             backup = site.folder / "site" / "var" / "backup"
             site.run(site.owner, "hq-dbadmin", "--backup", str(backup)).ok()
 
             site.client("alice", "release", plain, failing, array, cancelled).ok()
             until(lambda: cancelled in work.read_text().split() if work.exists() else False, what="the long one to start")
             site.client("alice", "cancel", cancelled, waiting).ok()
+            site.admin("cancel", unwanted).ok()
             for job in (plain, failing, array, cancelled):
                 site.wait_for("alice", job)
             later = site.submit("alice", f"{command}; exit 3")
@@ -55,7 +57,7 @@ def test_an_old_backup_runs_nothing_again(install: Path, hosts: Hosts, database:
             for job, row in before.items():
                 now = site.wait_for("alice", job)
                 assert (now["outcome"], now["exit_code"], now["attempt"]) == (row["outcome"], row["exit_code"], row["attempt"]), (row, now)
-            assert site.row("alice", waiting)["outcome"] == "cancelled"
+            assert [site.row("alice", job)["outcome"] for job in (waiting, unwanted)] == ["cancelled", "cancelled"]
             assert site.row("alice", running)["state"] == "running", "a run that the database had never heard of runs on"
             assert sorted(work.read_text().split()) == ran, "something ran again"
             fresh = site.submit("alice", command)

@@ -310,7 +310,7 @@ class House:
         hello = PeerHello(version="0", protocol=PROTOCOL, boot=boot, machine="login", address=address, sign_public=keyring.sign_public, lock="lock-1")
         self._user_link = self.room.bus.dial("server", _KEY)
         upstream = ServerLink(
-            self._user_link, "server", lambda: msgspec.structs.replace(hello, last_job=ledger.highest), _NoEnroller(), _LOG, now,
+            self._user_link, "server", lambda: msgspec.structs.replace(hello, last_job=ledger.highest, told=ledger.told), _NoEnroller(), _LOG, now,
             on_message=user.on_message, on_welcome=user.on_welcome, on_refused=user.on_refused,
         )  # fmt: skip
         user.connect(upstream, links)

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hq.client.takeover import keep_ledger
 from hq.core.ledger import Ledger, Numbers, Slot, Terms, slot_of
 from hq.kernel.clock import Now
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import JobSpec, SignedSpec
+from hq.model.restored import Cancel
 from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
@@ -233,3 +235,34 @@ def test_a_report_that_comes_again_counts_once(path: str) -> None:
     assert may(ledger, spec, 1, 3)
     ledger.reported([report(1, 3, Outcome.FAILED)])
     assert not may(ledger, spec, 1, 4)
+
+
+def test_what_others_cancelled_does_not_start_and_is_noted_once(path: str) -> None:
+    """Also of jobs that it has never seen: their submission keys say which. What has ended before stays ended."""
+    ledger = opened(path)
+    array = signed("b-0", indices="0-9", is_rerunnable=True)
+    assert may(ledger, signed("k-7"), 7, 1)
+    ledger.reported([report(7, 1, Outcome.OK)])
+    cancels = [Cancel("k-0", None, False), Cancel("b-0", 3, True), Cancel("c-0", None, True), Cancel("k-7", None, False), Cancel("a\nb", None, False)]
+    ledger.cancelled_by_others(cancels, (0, 5))
+    size = os.path.getsize(path)
+    ledger.cancelled_by_others(cancels, (0, 5))
+    assert os.path.getsize(path) == size
+    for _ in range(3):  # each opening writes the file anew
+        assert ask(ledger, signed(), 1, 1).refused == {AttemptKey(1, PLAIN, 1): "it was cancelled"}
+        assert not may(ledger, array, 2, 1, 3) and may(ledger, array, 2, 1, 4)
+        assert not may(ledger, signed("c-0", indices="0-9"), 3, 1, 0)
+        assert not may(ledger, signed("a\nb"), 4, 1)
+        assert 7 not in ledger.rules.accounts["p:k"].cancelled and may(ledger, signed("k-1"), 5, 1)
+        assert ledger.told == (0, 5)
+        ledger = opened(path)
+
+
+def test_two_ledgers_together_know_what_either_was_told(path: str) -> None:
+    ledger = opened(path)
+    ledger.cancelled_by_others([Cancel("k-0", None, False)], (7, 9))
+    moved = opened(path + "-moved")
+    moved.cancelled_by_others([Cancel("k-1", None, False)], (7, 4))
+    keep_ledger(path, moved.read())
+    both = opened(path)
+    assert both.told == (7, 9) and not may(both, signed("k-0"), 1, 1) and not may(both, signed("k-1"), 2, 1)
