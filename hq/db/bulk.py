@@ -18,6 +18,8 @@ from hq.db.types import LAST_MOMENT, Moment, to_datetime
 
 #: Characters of one statement, far below the least max_allowed_packet in use; a longer row goes alone.
 LONGEST_STATEMENT = 900_000
+#: Keys of one statement that deletes.
+MOST_KEYS = 1000
 
 
 @lru_cache(maxsize=4096)
@@ -95,11 +97,45 @@ def _send(connection: Connection, table: Table, rows: Iterable[dict[str, Any]], 
     if is_sqlite:
         every = [tuple([moment_text(row[name]) if is_moment else row[name] for name, is_moment in pick]) for row in rows]
         if every:
-            connection.exec_driver_sql(f"{head}({', '.join('?' * len(columns))}){tail}", every)
+            _cursor(connection).executemany(f"{head}({', '.join('?' * len(columns))}){tail}", every)
         return
-    silent = connection.execution_options(no_parameters=True)
     for text in _statements(_literals(rows, pick), head, tail):
-        silent.exec_driver_sql(text)
+        _cursor(connection).execute(text)
+
+
+def _cursor(connection: Connection) -> Any:
+    """The driver's own: for a few rows what lies above it costs more than the database."""
+    return connection.connection.cursor()
+
+
+def remove(connection: Connection, table: Table, keys: Sequence[tuple[Any, ...]]) -> None:
+    """Delete the rows with these primary keys."""
+    names = [column.name for column in table.primary_key]
+    if connection.dialect.name == "sqlite":
+        if keys:
+            _cursor(connection).executemany(f'DELETE FROM "{table.name}" WHERE ' + " AND ".join(f'"{name}" = ?' for name in names), keys)
+        return
+    for start in range(0, len(keys), MOST_KEYS):
+        some = keys[start : start + MOST_KEYS]
+        columns = [list(dict.fromkeys(values)) for values in zip(*some, strict=True)]
+        # ranges of the primary key; only a mixture needs pairs, which the server compares one by one
+        conditions = [f"`{name}` IN ({','.join(map(_literal, values))})" for name, values in zip(names, columns, strict=True)]
+        if sum(len(values) > 1 for values in columns) > 1:
+            conditions.append(f"({', '.join(f'`{name}`' for name in names)}) IN ({','.join(_row(key) for key in some)})")
+        _cursor(connection).execute(f"DELETE FROM `{table.name}` WHERE " + " AND ".join(conditions))
+
+
+def _row(values: Iterable[Any]) -> str:
+    return f"({','.join(map(_literal, values))})"
+
+
+def take_turn(connection: Connection, batch: str, epoch: int | None) -> bool:
+    """Write the name of a batch into the lease row, which locks it. False: it stands there already, or the epoch is another."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    text = f"UPDATE lease SET batch = {mark} WHERE id = 1 AND batch <> {mark}" + (f" AND epoch = {mark}" if epoch is not None else "")
+    cursor = _cursor(connection)
+    cursor.execute(text, (batch, batch) if epoch is None else (batch, batch, epoch))
+    return bool(cursor.rowcount)
 
 
 def _literals(rows: Iterable[dict[str, Any]], pick: list[tuple[str, bool]]) -> Iterator[str]:

@@ -24,6 +24,8 @@ from hq.db.tables import metadata
 from hq.db.views import create_views, drop_views
 from hq.errors import DatabaseError, UnavailableError
 
+#: Execution option of a connection whose transactions are begun by whoever uses it.
+ALREADY_BEGUN = "is_already_begun"
 #: Seconds that a statement waits for another writer of an SQLite file before it counts as locked.
 BUSY_TIMEOUT = 2.0
 #: Seconds in a transaction without a statement after which MariaDB ends it: a writer that was stopped or cut off must not keep its locks
@@ -80,8 +82,9 @@ def _open_sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # a writer takes its lock at once: a reader that becomes a writer half-way could only fail
-        is_writer = connection.get_execution_options().get("is_writer", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get(ALREADY_BEGUN):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("is_writer") else "BEGIN")
 
     return engine
 

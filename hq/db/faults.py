@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 
+from pymysql.err import InterfaceError, MySQLError
 from sqlalchemy import exc
 from sqlalchemy.engine import URL
+
+#: What a statement can raise: SQLAlchemy's own errors, those of the drivers where they are spoken to directly, and the network's.
+DATABASE_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, MySQLError, OSError)
 
 #: sqlite3 names of primary result codes that pass, or that somebody can cure without touching the data.
 _SQLITE_PASSING = ("BUSY", "LOCKED", "FULL", "IOERR", "CANTOPEN", "READONLY", "NOMEM", "PROTOCOL", "INTERRUPT", "PERM", "AUTH")
@@ -43,18 +47,18 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed later without any change to it: connection lost, locked, deadlock, disk full."""
     if isinstance(error, exc.TimeoutError | OSError):
         return True
-    if not isinstance(error, exc.DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    original = error.orig
+    original: BaseException | None = error
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        original = error.orig
     if isinstance(original, sqlite3.Error):
         name = getattr(original, "sqlite_errorname", "") or ""
         return name.removeprefix("SQLITE_").split("_")[0] in _SQLITE_PASSING
     # PyMySQL's word for "I have no connection any more"
-    if isinstance(error, exc.InterfaceError) and _number(original) == 0:
+    if isinstance(original, InterfaceError) and _number(original) == 0:
         return True
-    return isinstance(original, OSError) or _number(original) in _MYSQL_PASSING
+    return isinstance(original, OSError) or (isinstance(original, MySQLError) and _number(original) in _MYSQL_PASSING)
 
 
 def place_of(url: URL) -> str:

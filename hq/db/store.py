@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, exc, func, select, tuple_, union_all, update
+from sqlalchemy import Connection, Engine, Table, delete, func, select, union_all
 
 from hq.db import convert, tables
-from hq.db.bulk import append, put
+from hq.db.bulk import append, put, remove, take_turn
 from hq.db.cleaning import clean
 from hq.db.engine import reached
-from hq.db.faults import explain, is_transient
+from hq.db.faults import DATABASE_ERRORS, explain, is_transient
 from hq.db.loading import live_jobs
+from hq.db.pen import Pen
 from hq.db.results import Part, counts_of, ended_job_parts, result_row, worst_of
 from hq.errors import DatabaseError, FencedError, UnavailableError
 from hq.model.changes import Changes
-from hq.model.ids import TaskKey
 from hq.model.job import JobRecord
 from hq.model.snapshot import Snapshot
 
@@ -44,12 +44,18 @@ def _chunks(values: Iterable[T], size: int = CHUNK) -> Iterable[list[T]]:
 class Store:
     """The state database of one instance. Safe to use from several threads; only one of them may write."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, is_writer: bool = False) -> None:
+        """`is_writer`: many writes are to come, the connection for them is kept until `close`."""
         self.engine = engine
+        self._pen = Pen(engine, is_kept=is_writer)
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._largest_blob: int | None = None
         self._samples: dict[str, int] = {}
         self._known: dict[int, JobRecord] = {}
+
+    def close(self) -> None:
+        """Give up the connection that is kept for writing. Nothing may be being written."""
+        self._pen.close()
 
     # --- writing ---
 
@@ -62,10 +68,10 @@ class Store:
         """
         try:
             self._check_blobs(changes)
-            with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+            with self._pen.transaction() as connection:
                 if self._take_turn(connection, epoch, batch):
                     self._write(connection, changes)
-        except (exc.SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             text = explain(error, self.engine.url)
             raise (UnavailableError(text) if is_transient(error) else DatabaseError(text)) from error
         except (UnicodeError, OverflowError) as error:
@@ -77,8 +83,7 @@ class Store:
             return True
         lease = tables.lease
         # written at once, not read and locked: a transaction that has written and then stands still is ended by the server
-        wanted = [lease.c.id == 1, lease.c.batch != batch] + ([lease.c.epoch == epoch] if epoch is not None else [])
-        if batch and connection.execute(update(lease).where(*wanted).values(batch=batch)).rowcount:
+        if batch and take_turn(connection, batch, epoch):
             return True
         found = connection.execute(select(lease.c.epoch, lease.c.batch).where(lease.c.id == 1).with_for_update()).one_or_none()
         if found is None:
@@ -89,10 +94,10 @@ class Store:
 
     def _write(self, connection: Connection, changes: Changes) -> None:
         put(connection, tables.user, map(convert.user_row, changes.users.values()))
-        self._remove(connection, tables.user, changes.users_removed)
+        remove(connection, tables.user, [(name,) for name in changes.users_removed])
         put(connection, tables.user_key, map(convert.key_row, changes.keys.values()))
         put(connection, tables.host, map(convert.host_row, changes.hosts.values()))
-        self._remove(connection, tables.host, changes.hosts_removed)
+        remove(connection, tables.host, [(name,) for name in changes.hosts_removed])
         put(connection, tables.setting, ({"name": name, "value": value} for name, value in changes.settings.items()))
         put(
             connection,
@@ -104,7 +109,7 @@ class Store:
         put(connection, tables.task, map(convert.task_row, changes.tasks.values()))
         if changes.tasks_ended:
             put(connection, tables.task_history, map(convert.ended_task_row, changes.tasks_ended))
-            self._remove_tasks(connection, [task.key for task in changes.tasks_ended])
+            remove(connection, tables.task, [task.key for task in changes.tasks_ended])
         if changes.jobs_ended:
             self._end_jobs(connection, changes)
         append(connection, tables.task_event, convert.event_rows(changes.events))
@@ -115,25 +120,6 @@ class Store:
         if changes.cleaning is not None:
             clean(connection, changes.cleaning)
 
-    def _remove(self, connection: Connection, table: Table, names: Iterable[object]) -> None:
-        (key,) = table.primary_key.columns
-        for some in _chunks(names):
-            connection.execute(delete(table).where(key.in_(some)))
-
-    def _remove_tasks(self, connection: Connection, keys: Sequence[TaskKey]) -> None:
-        c = tables.task.c
-        if self._is_sqlite:
-            one = delete(tables.task).where(c.job == bindparam("job_"), c.idx == bindparam("idx_"))
-            connection.execute(one, [{"job_": key.job, "idx_": key.index} for key in keys])
-            return
-        for some in _chunks(keys):
-            jobs, indices = sorted({key.job for key in some}), sorted({key.index for key in some})
-            # ranges of the primary key; only a mixture needs pairs, which the server compares one by one
-            condition = and_(c.job.in_(jobs), c.idx.in_(indices))
-            if len(jobs) > 1 and len(indices) > 1:
-                condition = and_(condition, tuple_(c.job, c.idx).in_([tuple(key) for key in some]))
-            connection.execute(delete(tables.task).where(condition))
-
     def _end_jobs(self, connection: Connection, changes: Changes) -> None:
         parts = ended_job_parts(connection, changes)
         reasons = {job: reason for _, job, _, _, _, _, reason in changes.events if job in changes.jobs_ended}
@@ -143,7 +129,7 @@ class Store:
             row["ended"] = record.submitted if record.ended is None else record.ended
             rows.append(row | result_row(record, parts[job], convert.cut(reasons.get(job, ""), convert.MAX_REASON)))
         put(connection, tables.job_history, rows)
-        self._remove(connection, tables.job, changes.jobs_ended)
+        remove(connection, tables.job, [(job,) for job in changes.jobs_ended])
 
     def _trim_loads(self, connection: Connection, changes: Changes) -> None:
         """Keep the last samples of each host; looked at once in a tenth of them."""

@@ -30,7 +30,7 @@ class Done(NamedTuple):
 
 
 class Writer:
-    """Writes batches of changes to a store. `wake` is called in the writer's thread after each batch."""
+    """Writes batches of changes to a store, which is its own for writing. `wake` is called in the writer's thread after each batch."""
 
     def __init__(self, store: Store, wake: Callable[[], None] = lambda: None, epoch: int | None = None) -> None:
         self._store = store
@@ -88,7 +88,7 @@ class Writer:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting or self._is_closed)
                 if self._is_closed:
-                    return
+                    break
                 token, changes = self._waiting.popleft()
                 self._is_writing = True
             error = self._commit(changes)
@@ -97,6 +97,7 @@ class Writer:
                 self._is_writing = False
                 self._condition.notify_all()
             self._wake()
+        self._store.close()
 
     def _commit(self, changes: Changes) -> BaseException | None:
         batch, pause = uuid.uuid4().hex, FIRST_PAUSE

@@ -76,7 +76,7 @@ def be_active(place: Place, rows: SeatRows, store: Store, log: Log, clock: Clock
             address = f"{place.client.server.rpartition(':')[0]}:{port.port}"
             if write_server_address(place.etc, address):
                 system.warning("client.yaml says %s now: users need the new file", address)
-        writer = Writer(store, wake, taken.epoch)
+        writer = Writer(Store(store.engine, is_writer=True), wake, taken.epoch)
         stack.callback(lambda: writer.close(1.0 if writer.trouble else 10.0))
         background = ThreadBackground(WORKERS)
         server = Server(instance=config.instance, etc=place.etc, config=config, port=port, store=store, writer=writer, background=background,

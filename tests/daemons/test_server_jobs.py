@@ -245,6 +245,9 @@ class FailingStore:
             raise UnavailableError("the state database is away")
         self._store.write(changes, epoch, batch=batch)  # type: ignore[attr-defined]
 
+    def close(self) -> None:
+        """As Store.close."""
+
 
 def test_with_the_database_away_nothing_is_acknowledged_and_nothing_lost(tmp_path: Path) -> None:
     stores: list[FailingStore] = []

@@ -56,9 +56,11 @@ def engine(request: pytest.FixtureRequest, _engines: dict[str, Engine], tmp_path
 
 
 @pytest.fixture
-def store(engine: Engine) -> Store:
-    """A store on `engine`."""
-    return Store(engine)
+def store(engine: Engine) -> Iterator[Store]:
+    """A store on `engine`, with the connection that it keeps for writing."""
+    made = Store(engine, is_writer=True)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_a_dead_database_loses_nothing(engine: Engine, mariadb: MariaDB) -> None
     if engine.dialect.name == "sqlite":
         _lock_and_release(engine)
         return
-    writer = Writer(Store(engine))
+    writer = Writer(Store(engine, is_writer=True))
     writer.submit(0, _numbered(0))
     assert _wait_for(writer, 1)[0].error is None
     mariadb.kill()
@@ -118,7 +118,7 @@ def test_a_dead_database_loses_nothing(engine: Engine, mariadb: MariaDB) -> None
 
 def _lock_and_release(engine: Engine) -> None:
     assert engine.url.database is not None
-    writer = Writer(Store(engine))
+    writer = Writer(Store(engine, is_writer=True))
     other = sqlite3.connect(engine.url.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     writer.submit(1, _numbered(1))
@@ -134,7 +134,7 @@ def test_a_database_that_dies_in_the_midst_of_many_batches_has_each_once(mariadb
     mariadb.execute("DROP DATABASE IF EXISTS hq_dies", "CREATE DATABASE hq_dies")
     engine = open_engine(mariadb.url("hq_dies"))
     create_tables(engine)
-    writer = Writer(Store(engine))
+    writer = Writer(Store(engine, is_writer=True))
     for number in range(400):
         writer.submit(number, _numbered(number))
     done: list[Done] = []
@@ -155,7 +155,7 @@ def test_a_database_that_dies_in_the_midst_of_many_batches_has_each_once(mariadb
 def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/state.db")
     create_tables(engine)
-    writer = Writer(Store(engine))
+    writer = Writer(Store(engine, is_writer=True))
     with engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         # the limit holds for one connection: the pool hands this one to the writer next
@@ -176,7 +176,7 @@ def test_close_gives_back_what_could_not_be_written(tmp_path: Path) -> None:
     create_tables(engine)
     other = sqlite3.connect(f"{tmp_path}/state.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    writer = Writer(Store(engine))
+    writer = Writer(Store(engine, is_writer=True))
     writer.submit(1, _numbered(1))
     writer.submit(2, _numbered(2))
     assert not writer.close(timeout=0.2)
