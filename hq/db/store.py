@@ -6,7 +6,7 @@ may be sent again. One multi-row statement a table. Retrying is the business of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, delete, func, select, union_all
