@@ -1,8 +1,7 @@
 """The Unix socket of the user's own commands: JSON lines, one message a line, answered in order; nobody else gets in.
 
-Never blocks: each connection has its buffers, and one that does not read holds up nobody. It knows messages, not their meaning:
-whoever makes it says which requests may be worked on while earlier ones of the same connection are not answered yet. All sockets
-hang on one epoll object, so that the daemon's loop watches a single descriptor.
+Never blocks: one that does not read holds up nobody. What is asked on a connection and answered is in `turns`; here are the sockets.
+All hang on one epoll object, so that the daemon's loop watches a single descriptor.
 """
 
 from __future__ import annotations
@@ -12,188 +11,23 @@ import os
 import select
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 
 from hq.errors import RemoteError
 from hq.protocol.base import Message, Problem
-from hq.protocol.codec import MAX_FRAME, decode_line, encode_line
+from hq.protocol.codec import encode_line
+from hq.userserver.turns import Connection, EndlessLineError, Turn
 
-#: Longest line, in bytes.
-MAX_LINE = MAX_FRAME
-#: A stream waits while so much is not read; a connection on which so much more piles up is closed.
-ROOM = 1 << 20
-MAX_UNREAD = 2 * MAX_FRAME
 #: Well below the 1,024 open files of a login shell: links to hosts, the spool and the ledger need some, too.
 MAX_CONNECTIONS = 500
-#: Requests of one connection that are worked on at once, and their bytes.
-MAX_TURNS = 512
-MAX_TURN_BYTES = 4 << 20
 #: Requests of one connection that `poll` hands out at once: a long pipeline holds up nobody.
 PER_POLL = 64
-_PIECE = 1 << 18
 
 
 def peer_uid(connection: socket.socket) -> int:
     """The user id of the process at the other end, by the kernel's word."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
-
-
-class _EndlessLineError(RemoteError):
-    """Where the next line begins cannot be known any more."""
-
-
-class Turn:
-    """One request of a connection. As an Asker, it answers when all requests before it have been answered; until then its answers wait."""
-
-    __slots__ = ("_connection", "is_ended", "kept", "size")
-
-    def __init__(self, connection: Connection, size: int) -> None:
-        self._connection = connection
-        self.size = size
-        self.kept = bytearray()
-        self.is_ended = False
-
-    @property
-    def is_gone(self) -> bool:
-        """As Asker.is_gone."""
-        return self._connection.is_gone
-
-    @property
-    def has_room(self) -> bool:
-        """As Asker.has_room."""
-        return len(self.kept) < ROOM and self._connection.has_room
-
-    def answer(self, message: Message, *, is_last: bool = True) -> None:
-        """As Asker.answer."""
-        self.kept += encode_line(message)
-        self.is_ended = self.is_ended or is_last
-        self._connection.advance(self)
-
-
-class Connection:
-    """One command's connection: its buffers and the requests that are being worked on."""
-
-    def __init__(self, door: Door, sock: socket.socket) -> None:
-        self.sock = sock
-        self.is_gone = False
-        self._door = door
-        self._in = bytearray()
-        self._scanned = 0
-        self._out = bytearray()
-        self._is_ended = False  # the other side sends no more
-        self._turns: deque[Turn] = deque()
-        self._turn_bytes = 0
-        self._held: tuple[Message, int] | None = None  # read, but may not be worked on before the earlier ones are answered
-        self._is_pipeline = True  # all turns may be followed
-        self.events = int(select.EPOLLIN)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it reads as fast as we send."""
-        return len(self._out) < ROOM
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether no further request can be taken now."""
-        return self._held is not None or (
-            bool(self._turns) and (not self._is_pipeline or len(self._turns) >= MAX_TURNS or self._turn_bytes >= MAX_TURN_BYTES)
-        )
-
-    def next_turn(self) -> tuple[Turn, Message] | None:
-        """The next request that may be worked on now, None if there is none. Raises RemoteError for what is no message."""
-        if self._held is None:
-            if self.is_busy or (line := self.next_line()) is None:
-                return None
-            self._held = (decode_line(line), len(line))
-        message, size = self._held
-        may_follow = self._door.may_follow(message)
-        if self._turns and not may_follow:
-            return None
-        self._held = None
-        return self._begin(size, may_follow), message
-
-    def refuse(self, problem: Problem) -> None:
-        """Answer a line that is no message, in its turn."""
-        self._begin(0, True).answer(problem)
-
-    def _begin(self, size: int, may_follow: bool) -> Turn:
-        turn = Turn(self, size)
-        self._is_pipeline = may_follow
-        self._turns.append(turn)
-        self._turn_bytes += size
-        return turn
-
-    def advance(self, turn: Turn) -> None:
-        """Something was answered: pass on what is next in order."""
-        if self.is_gone:
-            return
-        while self._turns and (first := self._turns[0]).kept:
-            self._out += first.kept
-            first.kept.clear()
-            if not first.is_ended:
-                break
-            self._turns.popleft()
-            self._turn_bytes -= first.size
-        if len(self._out) > MAX_UNREAD or len(turn.kept) > MAX_UNREAD:
-            self._door.drop(self, "it does not read its answers")
-            return
-        self._door.note(self)
-
-    def read(self) -> None:
-        """Take what has arrived. Raises OSError if the connection broke."""
-        if self._is_ended:
-            return
-        for _ in range(16):
-            if self.is_busy and len(self._in) > ROOM:
-                return
-            try:
-                piece = self.sock.recv(_PIECE)
-            except BlockingIOError:
-                return
-            if not piece:
-                self._is_ended = True
-                return
-            self._in += piece
-
-    def write(self) -> None:
-        """Send what fits. Raises OSError if the connection broke."""
-        while self._out:
-            try:
-                sent = self.sock.send(memoryview(self._out)[:_PIECE])
-            except BlockingIOError:
-                return
-            del self._out[:sent]
-
-    def next_line(self) -> bytes | None:
-        """The next whole line, None if there is none yet. Raises RemoteError for one that is too long."""
-        end = self._in.find(b"\n", self._scanned)
-        if end < 0:
-            self._scanned = len(self._in)
-            if self._scanned > MAX_LINE:
-                raise _EndlessLineError(f"a line of more than {MAX_LINE >> 20} MiB")
-            return None
-        line = bytes(self._in[:end])
-        del self._in[: end + 1]
-        self._scanned = 0
-        return line
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the other side sends no more and has all its answers."""
-        return self._is_ended and not self._turns and self._held is None and not self._out and b"\n" not in self._in
-
-    @property
-    def has_more(self) -> bool:
-        """Whether a request may stand in the buffer that can be worked on now."""
-        return (self._held is not None and not self._turns) or (not self.is_busy and self._scanned < len(self._in))
-
-    @property
-    def wanted_events(self) -> int:
-        """What epoll shall tell of. A hang-up is always told."""
-        events = 0 if self._is_ended or (self.is_busy and len(self._in) > ROOM) else select.EPOLLIN
-        return events | (select.EPOLLOUT if self._out else 0)
 
 
 class Door:
@@ -283,9 +117,6 @@ class Door:
                 self._take(connection, asked)
             except OSError as error:
                 self.drop(connection, str(error))
-                continue
-            if connection.has_more:
-                self._ready[connection.sock.fileno()] = connection
             self._update(connection)
         return asked
 
@@ -296,7 +127,7 @@ class Door:
             except RemoteError as error:
                 self._log.warning("a client sent nonsense: %s", error)
                 connection.refuse(Problem(text=str(error), exit_code=2))
-                if isinstance(error, _EndlessLineError):
+                if isinstance(error, EndlessLineError):
                     self.flush()
                     self.drop(connection, str(error))
                     return
@@ -324,9 +155,6 @@ class Door:
                 connection.write()
             except OSError as error:
                 self.drop(connection, str(error))
-                continue
-            if connection.has_more:
-                self._ready[connection.sock.fileno()] = connection
             self._update(connection)
 
     def drop(self, connection: Connection, reason: str) -> None:
@@ -387,11 +215,14 @@ class Door:
         self._update(connection)
 
     def _update(self, connection: Connection) -> None:
+        """Something was done for a connection: what is next for it?"""
         if connection.is_gone:
             return
         if connection.is_over:
             self.drop(connection, "")
             return
+        if connection.has_more:
+            self._ready[connection.sock.fileno()] = connection
         wanted = connection.wanted_events
         if wanted != connection.events:
             connection.events = wanted
