@@ -10,8 +10,8 @@ from hq.model.selection import parse_selection
 from hq.protocol.base import Problem
 from hq.protocol.codec import encode_line
 from hq.protocol.jobs import JobAct, JobActed, JobAsk, JobRequest, JobSubmit, JobSubmitted, SubmittedItem
-from hq.userserver.turns import MAX_TURNS
 from hq.userserver.requests import MANY
+from hq.userserver.turns import MAX_TURNS
 from tests.support.userserver_rig import Client, Rig, host
 
 
