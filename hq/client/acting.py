@@ -48,7 +48,7 @@ def modify(call: Call, words: list[str]) -> int:
     changes: dict[str, str] = {}
     for key, field in (
         ("priority", "priority"), ("set_group", "group"), ("info_text", "info"), ("hosts", "hosts"), ("exclude_hosts", "exclude"),
-        ("queue", "queue"), ("throttle", "throttle"), ("begin", "begin"), ("estimated_time", "estimated_time"),
+        ("queue", "queue"), ("throttle", "throttle"), ("begin", "begin"), ("after", "after"), ("estimated_time", "estimated_time"),
         ("estimated_memory", "estimated_memory"),
     ):  # fmt: skip
         if key in values:

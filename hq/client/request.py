@@ -93,7 +93,7 @@ def wishes_of(values: dict[str, Any]) -> dict[str, Any]:
     ):  # fmt: skip
         if key in values:
             wishes[name] = values[key]
-    for key, name in (("hosts", "hosts"), ("exclude_hosts", "exclude")):
+    for key, name in (("hosts", "hosts"), ("exclude_hosts", "exclude"), ("after", "after"), ("after_any", "after_any")):
         if key in values:
             wishes[name] = list(dict.fromkeys(values[key]))
     if values.get("hold"):

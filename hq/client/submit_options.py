@@ -57,6 +57,11 @@ def begin(text: str) -> float:
     return parse_moment(text, time.time())
 
 
+def job_ids(text: str) -> list[int]:
+    """Read `12,13`. Raises ValueError."""
+    return [whole_number(1)(part) for part in words_between_commas(text)]
+
+
 def exit_codes(text: str) -> list[int]:
     """Read `1,75,137`. Raises ValueError."""
     return [whole_number(1, 255)(part) for part in words_between_commas(text)]
@@ -100,6 +105,8 @@ JOB_OPTIONS: tuple[Option, ...] = (
     Option("-r --resource", "anything else countable; repeatable", "NAME=N", convert=resource, is_list=True),
     Option("--hold", "not before hq-client release"),
     Option("--begin", "not before: 18:00, +1h, 2026-03-01T08:00", "WHEN", convert=begin),
+    Option("--after", "not before these jobs have ended well; cancelled if one does not", "ID,ID", convert=job_ids, is_list=True),
+    Option("--after-any", "not before these jobs have ended, however", "ID,ID", convert=job_ids, is_list=True),
     Option("--rerunnable", "may start again when its host is lost (arrays may)", key="rerunnable"),
     Option("--no-rerunnable", "may not", key="rerunnable", value=False),
     Option("--retries", "start it again when it fails, N times at most (0)", "N", convert=whole_number(0, 1000)),

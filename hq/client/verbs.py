@@ -65,6 +65,7 @@ MODIFY = (
     Option("-Q --queue", "another queue", "NAME", convert=utf8),
     Option("--throttle", "tasks of an array at once", "N", convert=whole_number(1)),
     Option("--begin", "not before", "WHEN", convert=begin),
+    Option("--after", "none: wait for no other job any more", "none", choices=("none",)),
     Option("--estimated-time", "how long it will probably take", "TIME", convert=seconds),
     Option("--estimated-memory", "how much it will probably use", "SIZE", convert=size),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
-from hq.core import acts, ahead, cleaning, drains, holding, owners, quarantine, recovery, reports, restored, submission
+from hq.core import acts, ahead, cleaning, dependencies, drains, holding, owners, quarantine, recovery, reports, restored, submission
 from hq.core.events import (
     CleaningDue,
     ClusterSwitched,
@@ -101,6 +101,7 @@ class Cluster(State):
         drains.let_time_pass(self)
         self.health.let_time_pass(self)
         self._return_at = ahead.let_time_pass(self)
+        dependencies.settle(self)
         if self._look_again is not None and self._look_again <= now:
             self._look_again, self.is_dirty = None, True
         if self.is_dirty:

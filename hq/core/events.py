@@ -33,13 +33,17 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsSubmitted:
-    """Jobs came in, all or none. The reply is a list of `Accepted`, in order, or an HqError."""
+    """Jobs came in, all or none. The reply is a list of `Accepted`, in order, or an HqError.
+
+    `ended`: how jobs of the user's came out that these are to start after and that are live no more; tasks by state.
+    """
 
     token: object
     user: str
     jobs: tuple[Submission, ...]
     blobs: dict[str, bytes] = field(default_factory=dict)
     is_dry_run: bool = False
+    ended: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

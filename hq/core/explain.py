@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hq.core.demands import refusal
+from hq.core.dependencies import explain_waiting
 from hq.core.jobs import LiveJob
 from hq.core.placement import in_order
 from hq.core.queues import is_current, rank_of
@@ -44,7 +45,7 @@ def explain(cluster: State, task: TaskKey, now: float) -> list[str]:
     name = str(task)
     if state is TaskState.HELD:
         by = f" ({printable(record.reason)})" if record is not None and record.reason else ""
-        return [f"{name} is held{by}. It starts no sooner than you release it: hq-client release {name}"]
+        return [f"{name} is held{by}. It starts no sooner than you release it: hq-client release {name}", *explain_waiting(cluster, job)]
     if state is TaskState.WAITING:
         return [f"{name} waits{_earlier(record)}.", *_waiting(cluster, job, task.index, now)]
     if record is None or state is TaskState.FINISHED:
@@ -134,6 +135,7 @@ def _waiting(cluster: State, job: LiveJob, index: int, now: float) -> list[str]:
         sentences.append("The state database was restored from a backup: nothing of yours starts until the ledger of your user-server was compared with it.")
     if wishes.begin is not None and wishes.begin > now:
         sentences.append(f"It was asked to begin in {format_seconds(wishes.begin - now)}, not before.")
+    sentences += explain_waiting(cluster, job)
     if wishes.is_held and index not in job.ready_set:
         sentences.append(f"The job is held: hq-client release {job.id}")
     if index in job.deferred:

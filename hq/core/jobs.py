@@ -141,7 +141,7 @@ class LiveJob:
     def startable(self, now: float) -> int:
         """How many tasks could be placed at once, by the job's own conditions."""
         wishes = self.record.wishes
-        if wishes.begin is not None and wishes.begin > now:
+        if wishes.begin is not None and wishes.begin > now or wishes.after or wishes.after_any:
             return 0
         count = len(self.ready_set) + (0 if wishes.is_held else self.untouched)
         return count if wishes.throttle is None else max(0, min(count, wishes.throttle - self.placed))

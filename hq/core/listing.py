@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hq.core.dependencies import waits_for
 from hq.core.jobs import LiveJob
 from hq.core.selecting import command_of, named_indices, named_jobs, passes
 from hq.core.state import State
@@ -94,6 +95,7 @@ def _row(
 ) -> Row:
     spec, wishes = record.spec, record.wishes
     is_ended = task is not None and task.state is TaskState.FINISHED
+    waits = waits_for(wishes) if task is None else ""
     return Row(
         id=record.id,
         task=name,
@@ -114,7 +116,7 @@ def _row(
         ended=task.ended if task is not None and is_ended else None,
         max_rss=task.max_rss if task is not None else None,
         cpu_seconds=task.cpu if task is not None else None,
-        reason=printable(task.reason) if task is not None else "",
+        reason=printable(task.reason) if task is not None else waits and f"waits {waits}",
         info=printable(wishes.info),
         native_id=(printable(task.native_id) or None) if task is not None else None,
         native_state=(printable(task.native_state) or None) if task is not None and not is_ended else None,

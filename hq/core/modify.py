@@ -55,6 +55,12 @@ def _begin(text: str) -> float | None:
     return moment
 
 
+def _nothing(text: str) -> tuple[int, ...]:
+    if text.strip() not in ("", "none"):
+        raise InputError("a job that was submitted waits for no more jobs than before; none lets it go")
+    return ()
+
+
 def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.strip() in ("", "none") else parse(text)
 
@@ -69,6 +75,7 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "queue": str.strip,
     "throttle": _throttle,
     "begin": _begin,
+    "after": _nothing,
     "estimated_time": _optional(parse_seconds),
     "estimated_memory": _optional(parse_bytes),
 }
@@ -84,6 +91,8 @@ def modify(state: State, job: LiveJob, changes: dict[str, str]) -> str:
             values[name] = FIELDS[name](text)
         except InputError as error:
             raise InputError(f"{name}: {error.message}") from None
+    if "after" in values:
+        values["after_any"] = ()
     record = job.record.with_wishes(**values)
     check_wishes(record.wishes)
     check_host_names(state, record.wishes.hosts, "hosts")

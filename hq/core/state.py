@@ -45,6 +45,8 @@ class State:
         self.is_active = True
         self.jobs: dict[int, LiveJob] = {}
         self.jobs_of: dict[str, dict[int, None]] = {}
+        self.dependents: dict[int, dict[int, None]] = {}  # job → jobs that are to start after it
+        self.freed: list[LiveJob] = []  # jobs that ended and for which others wait: `dependencies` sees to those
         self.last_id = 0
         self.last_of: dict[str, int] = {}
         self.submissions: dict[tuple[str, str], int] = {}
@@ -160,6 +162,8 @@ class State:
         """Take in a job."""
         job = self.jobs[record.id] = LiveJob(record, self.common(shape_of(record)))
         self.jobs_of.setdefault(record.user, {})[record.id] = None
+        for id in (*record.wishes.after, *record.wishes.after_any):
+            self.dependents.setdefault(id, {})[record.id] = None
         self.last_of[record.user] = max(record.id, self.last_of.get(record.user, 0))
         return job
 
@@ -259,6 +263,8 @@ class State:
         self.touched.add(job.id)
         del self.jobs[job.id]
         self.ended[job.id] = job
+        if job.id in self.dependents:
+            self.freed.append(job)
         mine = self.jobs_of[job.record.user]
         del mine[job.id]
         if not mine:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hq.core.acts import cancel_job
 from hq.core.demands import check_host_names, check_possible, refusal
+from hq.core.dependencies import check_named, still_open, waits_for
 from hq.core.events import Accepted, JobsSubmitted, Submission
 from hq.core.jobs import LiveJob, Shape, shape_of
 from hq.core.state import State
@@ -26,9 +28,9 @@ def submitted(state: State, event: JobsSubmitted) -> None:
             total = live.total if live is not None else _tasks(record)
             accepted.append(Accepted(item.key, known, total, "was submitted before"))
         elif event.is_dry_run:
-            accepted.append(Accepted(item.key, 0, _tasks(record), where_it_would_start(state, shape_of(record), record.wishes.begin)))
+            accepted.append(Accepted(item.key, 0, _tasks(record), _dry_run(state, record, event)))
         else:
-            accepted.append(_accept(state, event.user, item, record))
+            accepted.append(_accept(state, event, item, record))
     if not event.is_dry_run:
         for digest, body in event.blobs.items():
             state.changes.blobs[digest] = (event.user, body)
@@ -60,6 +62,8 @@ def _checked(state: State, event: JobsSubmitted) -> list[JobRecord]:
         check_wishes(wishes)
         check_host_names(state, wishes.hosts, "--hosts")
         check_host_names(state, wishes.exclude, "--exclude-hosts")
+        if (event.user, item.key) not in state.submissions:
+            check_named(state, event.user, wishes, event.ended)
         record = JobRecord(id=0, user=event.user, spec=spec, signed=item.signed, wishes=state.common(wishes), submitted=state.now)
         shape = shape_of(record)
         if shape not in possible:
@@ -69,13 +73,27 @@ def _checked(state: State, event: JobsSubmitted) -> list[JobRecord]:
     return records
 
 
-def _accept(state: State, user: str, item: Submission, checked: JobRecord) -> Accepted:
+def _dry_run(state: State, record: JobRecord, event: JobsSubmitted) -> str:
+    wishes, trouble = still_open(state, record.wishes, event.ended)
+    if trouble:
+        return f"would be cancelled at once: {trouble}"
+    waits = waits_for(wishes)
+    return f"would wait {waits}" if waits else where_it_would_start(state, shape_of(record), wishes.begin)
+
+
+def _accept(state: State, event: JobsSubmitted, item: Submission, checked: JobRecord) -> Accepted:
+    user = event.user
+    wishes, trouble = still_open(state, checked.wishes, event.ended)
     state.last_id += 1
-    record = JobRecord(id=state.last_id, user=user, spec=checked.spec, signed=checked.signed, wishes=checked.wishes, submitted=state.now)
+    record = JobRecord(id=state.last_id, user=user, spec=checked.spec, signed=checked.signed, wishes=state.common(wishes), submitted=state.now)
     job = state.add_job(record)
     state.submissions[user, item.key] = record.id
     state.save_job(job, record)
     state.changes.events.append((state.now, record.id, PLAIN, 0, job.untouched_state.value, "", "submitted"))
+    if trouble:
+        # as it would have been if the other had ended a moment later
+        cancel_job(state, job, trouble)
+        return Accepted(item.key, record.id, job.total, f"cancelled: {trouble}")
     state.enqueue(job)
     return Accepted(item.key, record.id, job.total, _warning(state, job))
 

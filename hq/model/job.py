@@ -20,6 +20,7 @@ MAX_PATH = 4096  # bytes, PATH_MAX
 MAX_WORD = 128 * 1024 - 1  # bytes of one word of a command: MAX_ARG_STRLEN of execve(2)
 MAX_COMMAND = 1536 * 1024  # bytes of all words
 MAX_PRIORITY = 127
+MAX_AFTER = 1000  # jobs that one may wait for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,8 @@ class Wishes:
     queue: str = ""
     throttle: int | None = None  # tasks of an array at once
     begin: float | None = None  # not before this moment
+    after: tuple[int, ...] = ()  # jobs that must have ended well before; those that have are struck out
+    after_any: tuple[int, ...] = ()  # jobs that must have ended before, however
     is_held: bool = False
     estimated_time: float | None = None
     estimated_memory: int | None = None
@@ -224,6 +227,10 @@ def check_wishes(wishes: Wishes) -> None:
             raise InputError(f"the {label} has {len(text):,} characters; at most {MAX_TEXT} are allowed")
     if len(wishes.hosts) > 10_000 or len(wishes.exclude) > 10_000:
         raise InputError("more than 10,000 hosts were named")
+    if len(wishes.after) + len(wishes.after_any) > MAX_AFTER:
+        raise InputError(f"{len(wishes.after) + len(wishes.after_any):,} jobs to start after were named; at most {MAX_AFTER:,} are allowed: wait for one that waits for some of them")
+    if not all(0 < id < 1 << 62 for id in (*wishes.after, *wishes.after_any)):
+        raise InputError("a job to start after is named by its number, from 1")
 
 
 def task_of(job: JobRecord, index: int) -> TaskKey:

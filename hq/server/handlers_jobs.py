@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hq.core.events import Accepted, JobsActedOn, JobsSubmitted, Submission
 from hq.core.restored import is_awaited
+from hq.db import queries
 from hq.errors import InputError, NotAllowedError, RemoteError, UnavailableError
 from hq.kernel.keys import digest_of
 from hq.model.job import check_spec, check_wishes
+from hq.model.rows import JobCounts
 from hq.model.user import Role
 from hq.protocol.base import Message
 from hq.protocol.jobs import ActResult, JobAct, JobActed, JobSubmit, JobSubmitted, JobUnwatch, JobWatch, SubmitItem, SubmittedItem
@@ -65,7 +68,33 @@ def submit(server: Server, request: Request, message: JobSubmit) -> None:
         accepted: list[Accepted] = list(value)
         return JobSubmitted(items=tuple(SubmittedItem(each.key, each.id, each.tasks, each.note) for each in accepted))
 
-    server.add(JobsSubmitted(token=request.with_render(render), user=user, jobs=jobs, blobs=blobs, is_dry_run=message.is_dry_run))
+    def add(ended: dict[int, dict[str, int]]) -> None:
+        server.add(JobsSubmitted(token=request.with_render(render), user=user, jobs=jobs, blobs=blobs, is_dry_run=message.is_dry_run, ended=ended))
+
+    with_ended(server, request, {id for job in jobs for id in (*job.wishes.after, *job.wishes.after_any)}, add)
+
+
+def with_ended(server: Server, request: Request, ids: set[int], then: Callable[[dict[int, dict[str, int]]], None]) -> None:
+    """Go on with how those of the caller's jobs came out that have ended."""
+    if all(server.cluster.job(id) is not None for id in ids):
+        then({})
+        return
+
+    def take(found: dict[int, JobCounts]) -> None:
+        # one that was live a moment ago may have ended since; what is found nowhere is no job of his
+        if all(id in found or id in asked or server.cluster.job(id) is not None for id in ids):
+            then({id: dict(counts.tasks) for id, counts in found.items()})
+        else:
+            with_ended(server, request, ids, then)
+
+    asked: set[int] = set()
+
+    def look() -> None:
+        asked.update(id for id in ids if server.cluster.job(id) is None)
+        wanted = sorted(asked)
+        server.ask(request, lambda: queries.ended_counts(server.store.engine, wanted, request.caller.user), take)
+
+    server.when_settled(request, look)
 
 
 def render_acted(value: object) -> Message:
