@@ -64,11 +64,11 @@ def _main(argv: list[str]) -> int:
     if verb == "init":
         raise UsageError(f"init comes first: {PROGRAM} init DIR")
     if verb == "checkhost":
-        from hq.client.commands import main as client_main
+        from hq.client.commands import dispatch
 
         rest = [*([argument] if colon else []), *words[1:]]
         etc = ["--etc", values["etc"]] if "etc" in values else []
-        return client_main(["checkhost", *etc, *(["--json"] if "json" in values else []), *rest])
+        return dispatch(["checkhost", *etc, *(["--json"] if "json" in values else []), *rest])
     config = read_client_config(find_etc(values.get("etc")))
     if "deadline" in values:
         words += ["--deadline", values["deadline"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -11,6 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+#: What a write to standard output fails with for reasons that are not ours.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+class OutputError(Exception):
+    """Standard output takes no more; the cause is the OSError. It is no HqError: nothing else can be done than to end."""
+
 
 def say(program: str, text: str) -> None:
     """A line (or several) on stderr, with the program's name in front."""
@@ -18,18 +26,65 @@ def say(program: str, text: str) -> None:
         print(f"{program}: {line}", file=sys.stderr)
 
 
+def write_out(data: bytes) -> None:
+    """Write bytes to standard output now. Raises OutputError, which cannot be taken for the failure of a connection."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputError from error
+
+
 def run(program: str, function: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    _open_missing_streams()
     try:
         code = function(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
     except HqError as error:
         say(program, str(error))
+        _flush_if_possible()
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # the reader went away (`| head`): that is no error of ours, and Python must not complain again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputError as error:
+        assert isinstance(error.__cause__, OSError)
+        return _end_output(program, error.__cause__)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or (error.errno in _UNWRITABLE and error.filename is None):
+            return _end_output(program, error)
+        raise
+
+
+def _end_output(program: str, error: OSError) -> int:
+    _discard_output()
+    if isinstance(error, BrokenPipeError):
+        # the reader went away (`| head`): that is no error of ours
         return 0
+    say(program, f"standard output cannot be written: {error.strerror}")
+    return 1
+
+
+def _flush_if_possible() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    # Python must not complain again at exit about what it still holds
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_missing_streams() -> None:
+    """Where a standard stream is closed (`>&-`), nothing else may come to stand in its place: a socket would be written into."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
-from hq.client.entry import say
+from hq.client.entry import say, write_out
 from hq.client.output import cell, ending, native, print_facts, print_json, print_table
 from hq.client.selecting import select, task_text
 from hq.client.wire import selection_dict, text_bytes
@@ -114,8 +113,7 @@ def log(call: Call, words: list[str]) -> int:
                     print(piece["path"])
                     return 0
                 data = text_bytes(piece["data"])
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
+                write_out(data)
                 message["offset"] = piece["offset"] + len(data)
                 if piece["is_end"]:
                     return 0

@@ -6,7 +6,7 @@ import os
 import sys
 
 from hq.client.connect import Session
-from hq.client.entry import run, say
+from hq.client.entry import OutputError, run, say
 from hq.client.options import help_text, parse
 from hq.client.request import Here, build_request
 from hq.client.submit_options import DESCRIPTION, FOOTER, OPTIONS, USAGE
@@ -49,7 +49,13 @@ def submit(argv: list[str]) -> int:
     if values.get("verbose"):
         say(PROGRAM, f"instance {session.config.instance} in {session.config.etc}, {len(requests)} job(s)")
     items = send(session, requests, values)
-    report(items, values)
+    try:
+        report(items, values)
+    except OSError as error:
+        # what is submitted stays submitted: its owner must not submit it again for want of an answer
+        if not values.get("dry_run"):
+            say(PROGRAM, f"submitted: {ids_text([item for item in items if item['id']]) or 'kept until hq-server is back'}")
+        raise OutputError from error
     if not values.get("wait") or values.get("dry_run"):
         return 0
     if any(not item["id"] for item in items):

@@ -53,6 +53,11 @@ def ranges_of(ids: Iterable[int]) -> list[list[int]]:
     return ranges
 
 
+def name_of(job: dict[str, Any]) -> str:
+    """What was waited for: `1234`, or where single tasks were named `1234_7`, `1234_1,3,5`."""
+    return "_".join([str(job["id"]), *([",".join(map(str, sorted(job["only"])))] if job.get("only") else [])])
+
+
 def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[int, dict[str, Any]]:
     """Watch until all selected jobs have finished; the last word about each. A lost connection is made again."""
     jobs: dict[int, dict[str, Any]] = {}
@@ -81,7 +86,9 @@ def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[i
                 time.sleep(pauses.pop(0))
             if jobs:
                 # `last` and `all` mean something else by now
-                selection = {"ranges": ranges_of(jobs)}
+                whole = [id for id, job in jobs.items() if not job.get("only")]
+                tasks = [[id, index] for id, job in jobs.items() for index in job.get("only", ())]
+                selection = {"ranges": ranges_of(whole), "tasks": tasks}
     finally:
         display.close()
 
@@ -110,9 +117,11 @@ def _report(jobs: dict[int, dict[str, Any]], codes: dict[int, int]) -> None:
     shown = [id for id in sorted(jobs) if len(jobs) <= MANY or codes[id]]
     for id in shown[:MANY]:
         job = jobs[id]
+        ended = describe(job["tasks"])
+        ended = ended.removeprefix("1 ") if "," not in ended else ended
         code = f", exit code {codes[id]}" if codes[id] else ""
         reason = f" ({printable(job['reason'])})" if job.get("reason") and job["reason"] not in code else ""
-        print(f"job {id}: {describe(job['tasks']).removeprefix('1 ')}{code}{reason}")
+        print(f"job {name_of(job)}: {ended}{code}{reason}")
     if len(jobs) > MANY:
         print(f"{len(jobs)} jobs: {describe(add_counts(list(jobs.values())))}")
     elif not jobs:

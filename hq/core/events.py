@@ -6,6 +6,7 @@ event is the identity of the connection; `is_admin` widens what may be touched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hq.errors import HqError
@@ -235,11 +236,15 @@ class SlotsRecounted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """Somebody wants progress of jobs. Replies (the first at once, then whenever something changed) are `Progress`, until `is_done`."""
+    """Somebody wants progress of jobs. Replies (the first at once, then whenever something changed) are `Progress`, until `is_done`.
+
+    `only`: jobs of which no more than these tasks count. How such a task came out is told by the database, not by the core.
+    """
 
     token: object
     user: str
     selection: Selection
+    only: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

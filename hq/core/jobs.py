@@ -124,12 +124,14 @@ class LiveJob:
 
     def is_untouched(self, index: int) -> bool:
         """Whether the task is there and has never left waiting."""
-        return (
-            self.has(index)
-            and not self.record.cancelled_rest
-            and index not in self.ahead
-            and self.position(index) >= self.cursor
-        )
+        return not self.record.cancelled_rest and self._never_left(index)
+
+    def is_cancelled_rest(self, index: int) -> bool:
+        """Whether the task was cancelled with all others that waited: it has no record."""
+        return bool(self.record.cancelled_rest) and self._never_left(index)
+
+    def _never_left(self, index: int) -> bool:
+        return self.has(index) and index not in self.ahead and self.position(index) >= self.cursor
 
     def state_of(self, index: int) -> TaskState:
         """Where a task of this job stands."""

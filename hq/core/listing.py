@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hq.core.dependencies import waits_for
 from hq.core.jobs import LiveJob
 from hq.core.selecting import command_of, named_indices, named_jobs, passes
 from hq.core.state import State
 from hq.model.job import JobRecord, TaskRecord
-from hq.model.rows import GroupRow, HostRow, Row
+from hq.model.rows import CANCELLED_REST, GroupRow, HostRow, Row
 from hq.model.selection import Selection
-from hq.model.states import TaskState
+from hq.model.states import Outcome, TaskState
 from hq.model.text import printable
 from hq.model.user import UserRecord
 
@@ -74,6 +74,9 @@ def job_row(job: LiveJob, now: float) -> Row:
 def task_row(job: LiveJob, index: int, now: float) -> Row:
     """The row of one task of a live job."""
     task = job.tasks.get(index)
+    if task is None and job.is_cancelled_rest(index):
+        row = _row(job.record, str(job.key(index)), TaskState.FINISHED.value, None, now)
+        return replace(row, outcome=Outcome.CANCELLED.value, reason=CANCELLED_REST)
     if task is None:
         return _row(job.record, str(job.key(index)), job.state_of(index).value, None, now)
     state = task.shown_state.value

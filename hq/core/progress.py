@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hq.core.events import Progress, Watched
@@ -10,16 +12,24 @@ from hq.core.selecting import NO_SUCH_JOB, named_jobs, passes, unknown_names
 from hq.core.state import State
 from hq.errors import RefusedError
 from hq.model.rows import JobCounts
+from hq.model.states import TaskState
 
 
 @dataclass(slots=True)
 class _Watcher:
     token: object
     jobs: set[int]
+    only: Mapping[int, tuple[int, ...]]
+    told: dict[int, JobCounts]  # of the jobs in `only`: most of what happens to a large array changes nothing of a few tasks
 
 
-def counts_of(job: LiveJob) -> JobCounts:
-    """Where a job's tasks stand. `exit_code`: the worst of those that have finished (`hq.model.job.exit_code_of`)."""
+def counts_of(job: LiveJob, only: tuple[int, ...] = ()) -> JobCounts:
+    """Where a job's tasks stand, or those in `only`. `exit_code`: the worst of those that have finished (`hq.model.job.exit_code_of`)."""
+    if only:
+        states = Counter(job.state_of(index) for index in only)
+        return JobCounts(
+            id=job.id, tasks={state.value: count for state, count in states.items()}, is_finished=set(states) == {TaskState.FINISHED}, only=only
+        )
     reason = job.last_reason
     if job.indices is None and job.tasks:
         reason = next(iter(job.tasks.values())).reason
@@ -40,11 +50,13 @@ class Watchers:
             state.reply(event.token, RefusedError(f"{unknown[0]}: {NO_SUCH_JOB}"))
             return
         jobs = [job for job in named_jobs(state, event.selection, event.user) if passes(job, event.selection)]
-        state.reply(event.token, Progress(tuple(counts_of(job) for job in jobs), not jobs))
-        if jobs:
-            self._by_token[event.token] = _Watcher(event.token, {job.id for job in jobs})
-            for job in jobs:
-                self._by_job.setdefault(job.id, {})[event.token] = None
+        first = tuple(counts_of(job, event.only.get(job.id, ())) for job in jobs)
+        open_jobs = {counts.id for counts in first if not counts.is_finished}
+        state.reply(event.token, Progress(first, not open_jobs))
+        if open_jobs:
+            self._by_token[event.token] = _Watcher(event.token, open_jobs, event.only, {counts.id: counts for counts in first if counts.only})
+            for id in open_jobs:
+                self._by_job.setdefault(id, {})[event.token] = None
 
     def unwatch(self, token: object) -> None:
         """Forget a token."""
@@ -64,7 +76,12 @@ class Watchers:
             job = state.jobs.get(id) or state.ended[id]
             counts = counts_of(job)
             for token in self._by_job[id]:
-                news.setdefault(token, []).append(counts)
+                watcher = self._by_token[token]
+                if id not in watcher.told:
+                    news.setdefault(token, []).append(counts)
+                elif (named := counts_of(job, watcher.only[id])) != watcher.told[id]:
+                    watcher.told[id] = named
+                    news.setdefault(token, []).append(named)
         for token, jobs in news.items():
             watcher = self._by_token[token]
             for counts in jobs:

@@ -21,7 +21,7 @@ from hq.model.host import LoadSample
 from hq.model.ids import PLAIN, TaskKey
 from hq.model.job import JobRecord, TaskRecord, exit_code_of
 from hq.model.restored import Cancel
-from hq.model.rows import GroupRow, JobCounts, Moment, Row
+from hq.model.rows import CANCELLED_REST, GroupRow, JobCounts, Moment, Row
 from hq.model.selection import Selection
 from hq.model.states import Outcome, TaskState
 from hq.model.text import printable
@@ -222,7 +222,7 @@ def _row_without_task(row: Any, key: TaskKey) -> Row:
     return Row(
         id=row.id, task=str(key), name=printable(row.name), group=printable(row.group_name), user=row.user, command=row.command,
         state=_FINISHED, outcome=Outcome.CANCELLED.value, slots=row.slots, priority=row.priority, submitted=row.submitted, ended=row.ended,
-        info=printable(row.info), reason="cancelled while it waited",
+        info=printable(row.info), reason=CANCELLED_REST,
     )  # fmt: skip
 
 

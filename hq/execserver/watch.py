@@ -85,6 +85,7 @@ class OutputWatch:
             if size is None or size <= run.limit:
                 continue
             if run.action is OutputAction.STOP and not is_last:
+                run.warned.add(name)  # the end of the run says it, once
                 events.append(OutputExceeded(key, f"{name} grew to {format_bytes(size)}, over the limit of {format_bytes(run.limit)}"))
             elif run.action is not OutputAction.TRIM or run.is_hopeless:
                 if name not in run.warned:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 ROWS_SCHEMA = "hq.rows.1"
 
+#: The reason of a task that was cancelled with all others of its array that waited, and has no record of its own.
+CANCELLED_REST = "cancelled while it waited"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -79,13 +82,14 @@ class HostRow:
 @dataclass(frozen=True, slots=True)
 class JobCounts:
     """Where the tasks of one job stand: counts by state, and `finished:OUTCOME`. `exit_code`: the worst of its finished tasks
-    (`hq.model.job.exit_code_of`), None before one has finished."""
+    (`hq.model.job.exit_code_of`), None before one has finished. `only`: the tasks that were asked for by name, where that is not the whole job."""
 
     id: int
     tasks: dict[str, int]
     is_finished: bool
     exit_code: int | None = None
     reason: str = ""
+    only: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hq.errors import RefusedError
 from hq.model.quantities import format_seconds
 from hq.model.rows import Row
 from hq.model.selection import Selection, parse_selection
+from hq.model.states import TaskState
 from hq.protocol.admin import AdminAnswer
 from hq.protocol.base import Message
 from hq.server.handlers_reads import list_rows
@@ -44,7 +45,9 @@ def ls_jobs(server: Server, request: Request, words: list[str]) -> None:
 
 def _cells(row: Row, now: float) -> tuple[str | int | None, ...]:
     ran = None if row.started is None else (row.ended or now) - row.started
-    state = row.state if not row.array else f"{row.state} {row.tasks}".replace("'", "").replace("{", "(").replace("}", ")")
+    total = sum(count for state, count in row.tasks.items() if ":" not in state)
+    done = row.tasks.get(TaskState.FINISHED.value, 0)
+    state = f"{row.state} {done}/{total}" if row.array and done < total else row.state
     return (row.task, row.user, row.name, state, row.outcome, row.host, row.slots, _moment(row.submitted), format_seconds(ran), row.reason)
 
 

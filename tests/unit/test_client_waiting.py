@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hq.client import commands, progress, waiting
 from hq.client.connect import Session
 from hq.client.waiting import exit_code_of, wait_for
+from hq.model.ids import TaskKey
 from hq.model.rows import JobCounts
 from hq.model.selection import Selection
 from hq.protocol.base import Message
@@ -103,6 +105,25 @@ def test_a_lost_connection_is_made_again_for_the_same_jobs(here: Stage, monkeypa
     assert seen[0].is_last
     assert seen[1].ranges == ((4, 4),) and not seen[1].tasks and not seen[1].is_last
     assert len(pauses) == 1
+
+
+def test_single_tasks_are_named_and_asked_for_again_as_such(
+    here: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    seen: list[Selection] = []
+
+    def answer(message: Message) -> list[Message | None]:
+        assert isinstance(message, JobWatch)
+        seen.append(message.selection)
+        if len(seen) == 1:
+            return [JobProgress(jobs=(replace(counts(4, None, is_finished=False, running=2), only=(7, 2)),), is_done=False), None]
+        return [JobProgress(jobs=(replace(counts(4, 3, finished__failed=1, finished__ok=1), only=(7, 2)),), is_done=True)]
+
+    with here.serve(answer):
+        assert commands.main(["wait", "4_7,4_2"]) == 3
+    assert seen[1].tasks == (TaskKey(4, 7), TaskKey(4, 2)) and not seen[1].ranges
+    assert capsys.readouterr().out == "job 4_2,7: 1 failed, 1 ok, exit code 3\n"
 
 
 def test_a_user_server_that_stays_away_is_said(here: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
