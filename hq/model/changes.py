@@ -7,6 +7,7 @@ step stands here once, as it is now.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from hq.model.host import HostRecord, LoadSample
 from hq.model.ids import TaskKey
@@ -56,4 +57,7 @@ class Changes:
     cleaning: Cleaning | None = None
 
     def __bool__(self) -> bool:
-        return any(getattr(self, each.name) for each in fields(self))
+        return any(_VALUES(self))
+
+
+_VALUES = attrgetter(*(each.name for each in fields(Changes)))

@@ -234,9 +234,12 @@ class LedgerFile(LedgerFacts):
     # --- the file -----------------------------------------------------------------------------------------------------
 
     def tick(self, now: Now) -> None:
-        """Write what could not be written, bring it to the disk, begin a new file when the old one is mostly past."""
+        """Write what could not be written."""
         self._now = now
         self.flush()
+
+    def keep(self, now: Now) -> None:
+        """Bring it to the disk now and then, begin a new file when the old one is mostly past. May take long: nothing should wait for it."""
         if self._is_unsynced and now.boot - self._synced >= SYNC_EVERY:
             self._synced = now.boot
             try:
@@ -253,7 +256,7 @@ class LedgerFile(LedgerFacts):
                 self._complain(error)
 
     def wake(self) -> float | None:
-        """When `tick` has something to do."""
+        """When `tick` or `keep` has something to do."""
         if self._pending:
             return self._now.boot + SYNC_EVERY
         return self._synced + SYNC_EVERY if self._is_unsynced else None

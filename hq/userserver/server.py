@@ -129,6 +129,8 @@ class UserServer:
             done.token(done.value, done.error, now)
         self.upstream.tick(now)
         self._receive()
+        # a start order waits for nothing else that is to be done here
+        self.execs.flush()
         self._serve_clients()
         self.logs.tick(now)
         self.spool.tick(now)
@@ -136,6 +138,7 @@ class UserServer:
         self.execs.flush()
         self.upstream.flush()
         self.door.flush()
+        self.execs.ledger.keep(now)
         self._consider_end()
         return self._wake()
 
