@@ -51,18 +51,18 @@ def spawn_limit(count: int = 2000) -> float:
     return _spawned(count, lambda number: os.posix_spawn("/bin/true", ["true"], {}, setsid=True))
 
 
-def spawn_limit_with_files(count: int = 2000) -> float:
-    """The same with two new files for each, in one directory, as the tasks of the array have."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
+def spawn_limit_with_files(heap: Path, count: int = 2000) -> float:
+    """The same with two new files for each, in one new directory of `heap`, as the tasks of the array have."""
+    where = tempfile.mkdtemp(dir=heap)
 
-        def spawn(number: int) -> None:
-            fds = [os.open(f"{where}/{number}.{end}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) for end in ("out", "err")]
-            actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds, 1)]
-            os.posix_spawn("/bin/true", ["true"], {}, setsid=True, file_actions=actions)
-            for fd in fds:
-                os.close(fd)
+    def spawn(number: int) -> None:
+        fds = [os.open(f"{where}/{number}.{end}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) for end in ("out", "err")]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds, 1)]
+        os.posix_spawn("/bin/true", ["true"], {}, setsid=True, file_actions=actions)
+        for fd in fds:
+            os.close(fd)
 
-        return _spawned(count, spawn)
+    return _spawned(count, spawn)
 
 
 def has_hyperqueue() -> bool:
@@ -79,20 +79,23 @@ def has_hyperqueue() -> bool:
     return True
 
 
-def hyperqueue(count: int) -> float | None:
-    """Tasks a second of HyperQueue on a local cluster of 2 cores, no journal, files for both streams. None: it cannot be had here."""
+def hyperqueue(count: int, heap: Path) -> float | None:
+    """Tasks a second of HyperQueue on a local cluster of 2 cores, no journal, files for both streams in a new directory of `heap`.
+
+    None: it cannot be had here.
+    """
     python = ENVIRONMENT / "bin" / "python"
     if not has_hyperqueue():
         return None
     for _ in range(3):
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as where:
-            argv = [str(python), "-c", _HYPERQUEUE, str(count), where]
-            try:
-                done = subprocess.run(argv, cwd=where, capture_output=True, text=True, timeout=60 + count / 50, check=False)
-            except subprocess.TimeoutExpired:
-                # seen once on a busy machine: its job stood still, and its client waited
-                print("HyperQueue did not come to an end, and is tried again", file=sys.stderr)
-                continue
+        where = tempfile.mkdtemp(dir=heap)
+        argv = [str(python), "-c", _HYPERQUEUE, str(count), where]
+        try:
+            done = subprocess.run(argv, cwd=where, capture_output=True, text=True, timeout=60 + count / 50, check=False)
+        except subprocess.TimeoutExpired:
+            # seen once on a busy machine: its job stood still, and its client waited
+            print("HyperQueue did not come to an end, and is tried again", file=sys.stderr)
+            continue
         rates = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("rate ")]
         if rates:
             return float(rates[0])
