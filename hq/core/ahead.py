@@ -104,7 +104,7 @@ def promote(state: State) -> None:
         if is_new or host is None or not host.queued or host.closed() is not None:
             continue
         queued = host.queued_of(user)
-        is_still = len(queued) == len(host.by_user[user])
+        is_still = len(queued) == len(host.by_user.get(user, ()))
         for key in queued if is_still else reversed(queued):
             job = state.jobs[key.job]
             if host.free < shape.slots:

@@ -12,6 +12,7 @@ from hq.model.job import Wishes
 from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
 from tests.support.coreworld import World, host, submission
+from tests.support.shorttasks import ShortTasks
 
 
 class Crowd:
@@ -114,3 +115,18 @@ def test_an_average_lies_between_what_was_held(moves: list[tuple[float, int]], h
     assert abs(other.average("u", now) - (average if average > 1e-9 else 0.0)) < 1e-6
     for nonsense in ("", "null", "{}", '{"at": 1, "averages": {"u": "x"}}', '{"at": 1, "averages": 3}'):
         other.restore(nonsense)
+
+
+def _least(ends: list[str], users: list[str], share: float) -> float:
+    """What the user who had least had of a fair part, when so much of all had ended."""
+    some = ends[: int(share * len(ends))]
+    return min(map(some.count, users)) / (len(some) / len(users))
+
+
+def test_users_with_short_tasks_take_turns_until_all_is_done() -> None:
+    users = [f"u{number}" for number in range(10)]
+    crowd = ShortTasks(users, seconds=0.004)
+    for user in users:
+        crowd.submit(user, 300)
+    crowd.run_out()
+    assert len(crowd.ends) == 3000 and _least(crowd.ends, users, 0.5) >= 0.5
