@@ -37,7 +37,7 @@ def write_out(data: bytes) -> None:
 
 def run(program: str, function: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    _open_missing_streams()
+    _prepare_streams()
     try:
         code = function(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -78,8 +78,11 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _open_missing_streams() -> None:
-    """Where a standard stream is closed (`>&-`), nothing else may come to stand in its place: a socket would be written into."""
+def _prepare_streams() -> None:
+    """Where a standard stream is closed (`>&-`), nothing else may come to stand in its place: a socket would be written into.
+
+    What the terminal's character set does not have (foreign names in a Latin-1 locale) is shown as an escape.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -88,3 +91,6 @@ def _open_missing_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        stream = getattr(sys, name)
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

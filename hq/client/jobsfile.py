@@ -39,7 +39,7 @@ def read_jobs_file(path: str, defaults: dict[str, Any], here: Here) -> list[dict
     requests: list[dict[str, Any]] = []
     complaints: list[str] = []
     for index, line in enumerate(content.split(b"\n")):
-        text = line.decode("utf-8", "surrogateescape").rstrip("\r")
+        text = line.decode("utf-8-sig" if not index else "utf-8", "surrogateescape").rstrip("\r")
         if not text.strip() or text.startswith("#"):
             continue
         try:

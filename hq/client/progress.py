@@ -16,6 +16,10 @@ if TYPE_CHECKING:
             """Counts of tasks by state, over all watched jobs."""
             ...
 
+        def note(self, text: str) -> None:
+            """A word for the person who waits."""
+            ...
+
         def close(self) -> None:
             """Nothing more comes."""
             ...
@@ -64,6 +68,9 @@ class Silent:
     def show(self, total: dict[str, int]) -> None:
         """As Display.show."""
 
+    def note(self, text: str) -> None:
+        """As Display.note."""
+
     def close(self) -> None:
         """As Display.close."""
 
@@ -81,6 +88,10 @@ class Lines:
         if text != self._last and time.monotonic() - self._at >= SPARSE:
             print(text, file=sys.stderr, flush=True)
             self._last, self._at = text, time.monotonic()
+
+    def note(self, text: str) -> None:
+        """As Display.note."""
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """As Display.close."""
@@ -103,6 +114,10 @@ class Bar:
     def show(self, total: dict[str, int]) -> None:
         """As Display.show."""
         self._progress.update(self._task, total=sum(total.values()), completed=done_of(total), description=describe(total))
+
+    def note(self, text: str) -> None:
+        """As Display.note."""
+        self._progress.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
         """As Display.close."""

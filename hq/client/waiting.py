@@ -83,6 +83,8 @@ def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[i
                 session.close()
                 if not pauses:
                     raise UnavailableError(f"{error}\nyour jobs run on without it; wait again later") from None
+                if len(pauses) == len(PAUSES) - 1:
+                    display.note(f"{error}; still trying")
                 time.sleep(pauses.pop(0))
             if jobs:
                 # `last` and `all` mean something else by now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hq.model.job import JobRecord, TaskRecord
 from hq.model.quantities import format_bytes, format_seconds
+from hq.model.rows import Row
 from hq.model.states import Outcome
 from hq.model.text import printable
 
@@ -38,15 +39,27 @@ def job_facts(job: JobRecord, task: TaskRecord | None, *, is_owner: bool) -> dic
 
 _WORDS = {
     Outcome.OK: "It ended well", Outcome.CANCELLED: "It was cancelled", Outcome.TIMEOUT: "It was ended at its time limit",
-    Outcome.MEMORY: "It was ended at its memory limit", Outcome.LOST: "Its host was lost, and it may not be run again",
+    Outcome.MEMORY: "It was ended at its memory limit", Outcome.LOST: "It was lost",
     Outcome.REFUSED: "It was refused: it can never run",
 }  # fmt: skip
 
 
-def ended_sentences(job: JobRecord, task: TaskRecord | None) -> list[str]:
-    """How an ended job or task ended, in sentences."""
-    if task is None:
-        return [f"Job {job.id} has ended; 'hq-client job {job.id}' shows how, and its tasks by outcome."]
+def ended_row_sentences(row: Row) -> list[str]:
+    """How the tasks of an array ended, or one that has no record of its own, in sentences."""
+    if not row.array:
+        return [f"{_WORDS.get(Outcome(row.outcome), 'It ended') if row.outcome else 'It ended'}.", *([f"Reason: {row.reason}"] if row.reason else [])]
+    outcomes = {state.partition(":")[2]: count for state, count in row.tasks.items() if ":" in state}
+    words = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
+    sentences = [f"{row.task} has ended, an array of {sum(outcomes.values()):,} tasks: {words}."]
+    if bad := [name for name in outcomes if name != Outcome.OK.value]:
+        sentences.append(f"hq-client jobs {row.task} --tasks --state {','.join(bad)} lists those that did not end well.")
+    if row.reason:
+        sentences.append(f"Reason of the gravest: {row.reason}")
+    return sentences
+
+
+def ended_sentences(task: TaskRecord) -> list[str]:
+    """How an ended task ended, in sentences."""
     if task.outcome is Outcome.FAILED:
         words = f"It failed by signal {task.signal}" if task.signal else f"It failed with exit code {task.exit_code}"
     else:

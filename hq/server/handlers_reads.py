@@ -113,7 +113,7 @@ def find(server: Server, request: Request, text: str, user: str | None, then: Ca
                 if key.index != PLAIN and not live.has(key.index):
                     raise RefusedError(f"job {key.job} has no task {key.index}")
                 task = server.cluster.task(key)
-                if task is not None or key.index == PLAIN or live.is_untouched(key.index):
+                if task is not None or key.index == PLAIN or live.is_untouched(key.index) or live.is_cancelled_rest(key.index):
                     then(job, task, key, True)
                     return
             server.ask(request, lambda: queries.find_ended(server.store.engine, key), take)
@@ -160,14 +160,21 @@ def why(server: Server, request: Request, message: JobExplain) -> None:
     """Why it waits, where it runs, how it ended."""
     user = _scope(request)
 
+    def tell(key: TaskKey, sentences: list[str]) -> None:
+        request.reply(JobExplained(task=str(key), sentences=tuple(sentences)))
+
     def then(job: JobRecord, task: TaskRecord | None, key: TaskKey, is_live: bool) -> None:
         if is_live:
             sentences = explain.explain(server.cluster, key, server.now.wall)
             if server.writer.trouble:
                 sentences = [*sentences, f"The state database is away, so nothing new is recorded or started: {server.writer.trouble}"]
+        elif task is None:
+            list_rows(server, request, Selection(tasks=(key,)), user, by_task=False, limit=1,
+                      then=lambda rows, is_cut: tell(key, [each for row in rows for each in facts.ended_row_sentences(row)]))  # fmt: skip
+            return
         else:
-            sentences = facts.ended_sentences(job, task)
-        request.reply(JobExplained(task=str(key), sentences=tuple(sentences)))
+            sentences = facts.ended_sentences(task)
+        tell(key, sentences)
 
     find(server, request, message.task, user, then)
 

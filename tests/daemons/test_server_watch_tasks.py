@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hq.model.selection import parse_selection
-from hq.protocol.jobs import JobAct, JobActed, JobProgress, JobQuery, JobRows, JobWatch
+from hq.protocol.jobs import JobAct, JobActed, JobExplain, JobExplained, JobProgress, JobQuery, JobRows, JobShow, JobShown, JobWatch
 from tests.support.serverroom import Room
 
 
@@ -70,8 +70,24 @@ def test_a_task_that_was_cancelled_with_the_rest_of_its_array_is_done_while_othe
     alice.ask(JobAct(action="cancel", selection=parse_selection([str(job)])), JobActed)
     [row] = alice.ask(JobQuery(selection=parse_selection([f"{job}_40"]), by_task=True), JobRows).rows
     assert (row.state, row.outcome) == ("finished", "cancelled")
+    assert alice.ask(JobShow(task=f"{job}_40"), JobShown).row == row
+    assert "it was cancelled" in alice.ask(JobExplain(task=f"{job}_40"), JobExplained).sentences[0]
     done = alice.ask(JobWatch(selection=parse_selection([f"{job}_40"])), JobProgress)
     assert done.is_done and told(done) == [(job, (40,), {"finished": 1, "finished:cancelled": 1}, True, 1)]
+
+
+def test_how_an_array_ended_is_told_by_outcome(room: Room) -> None:
+    alice = room.user("alice")
+    job = alice.submit("work", indices="1-40")
+    alice.run(job, index=1, exit_code=3)
+    alice.run(job, index=2)
+    alice.ask(JobAct(action="cancel", selection=parse_selection([str(job)])), JobActed)
+    for index in range(3, 9):
+        alice.run(job, index=index)
+    sentences = alice.ask(JobExplain(task="last"), JobExplained).sentences
+    assert "40 tasks" in sentences[0] and all(words in sentences[0] for words in ("1 failed", "7 ok", "32 cancelled"))
+    assert f"hq-client jobs {job} --tasks --state" in sentences[1]
+    assert alice.ask(JobExplain(task=f"{job}_40"), JobExplained).sentences == ("It was cancelled.", "Reason: cancelled while it waited")
 
 
 def test_a_live_and_an_ended_job_beside_a_task(room: Room) -> None:

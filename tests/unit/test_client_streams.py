@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,12 @@ def here(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
-def run(here: Stage, module: str, words: list[str], redirection: str = "") -> subprocess.CompletedProcess[str]:
+def run(here: Stage, module: str, words: list[str], redirection: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command under a shell that redirects its streams."""
     program = f"from hq.client.{module} import main; raise SystemExit(main())"
     return subprocess.run(
         ["/bin/sh", "-c", f'"$0" -c "$@" {redirection}', sys.executable, program, *words],
-        env={**os.environ, **here.environment}, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        env={**os.environ, **here.environment, **environment}, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -56,6 +57,13 @@ def test_what_was_submitted_is_said_elsewhere_when_stdout_is_full(here: Stage) -
         done = run(here, "submit", ["-q", "true"], "> /dev/full")
     assert len(server.heard) == 1 and done.returncode == 1
     assert done.stderr.splitlines() == ["hq-submit: submitted: 1", "hq-submit: standard output cannot be written: No space left on device"]
+
+
+def test_what_a_character_set_does_not_have_is_escaped(here: Stage) -> None:
+    with here.serve(lambda message: [JobRows(rows=(replace(ROW, name="\u20ac"),))]):
+        done = run(here, "commands", ["jobs"], PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].split()[:2] == ["4", r"\u20ac"]
 
 
 def test_closed_streams(here: Stage) -> None:

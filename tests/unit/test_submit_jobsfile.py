@@ -55,6 +55,12 @@ def test_the_index_reaches_all_properties(tmp_path: Path) -> None:
     assert (job.stdout, job.wishes.group) == (b"/data/out.0.{job}", "g0")
 
 
+def test_the_mark_that_other_editors_put_in_front_is_no_property(tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+    path.write_bytes(b"\xef\xbb\xbfcommand::echo one\r\ncommand::echo two\r\n")
+    assert len(read_jobs_file(str(path), {}, HERE)) == 2
+
+
 def test_options_are_defaults(tmp_path: Path) -> None:
     one, two = jobs(tmp_path, "command::a\ncommand::b\tslots::5\tgroup::mine\n", slots=3, group="theirs")
     assert (one.slots, one.wishes.group, two.slots, two.wishes.group) == (3, "theirs", 5, "mine")
