@@ -14,12 +14,13 @@ from logging import Logger
 from signal import SIGTERM
 
 from hq.errors import HqError, RefusedError
-from hq.execserver.backends.base import Begun, Ended, Halted, Launch, News, NotBegun, NotStarted, Seen, Submitted
-from hq.execserver.backends.dialect import Demand, Dialect, NativeJob, NativeState, Submission
+from hq.execserver.backends.base import Ended, Halted, Launch, News, NotBegun, NotStarted, Seen, Submitted
+from hq.execserver.backends.dialect import Demand, Dialect, NativeJob, NativeState
 from hq.execserver.batchcentre import Accepted, Accounted, Balked, Centre, Declined, Listed, Silent
 from hq.execserver.batchfiles import Group, forbid, note_native, read_groups, read_words, remove_group, write_group
 from hq.execserver.batchjudge import Verdict, judge
-from hq.execserver.batchmembers import Member, Pending, alike, demand_of, demand_of_words
+from hq.execserver.batchmembers import Member, Pending, alike, count_members, demand_of, demand_of_words, submission_of
+from hq.execserver.batchstarts import Start, begin, lag_of, measure_lag, note_start, strays
 from hq.execserver.noderun import TRANSLATED
 from hq.kernel.daemon import Background
 from hq.model.batch import BatchSettings
@@ -49,14 +50,14 @@ class BatchBackend:
         self._ended: list[Ended] = []
         self._next_look = 0.0
         self._before = {key: (group, index) for group in read_groups(base) for index, key in enumerate(group.keys)}
+        self._lag = measure_lag(base) if self._before else 0.0  # of the shared file system's clock
 
     # --- Backend ------------------------------------------------------------------------------------------------
 
     def start(self, launch: Launch) -> NotStarted | Submitted:
         """As Backend.start: it is submitted with all others of this moment."""
         try:
-            self._dialect.submit_argv(Submission(tag="", name=launch.name, script="", directory="", output="", count=1, demand=demand_of(launch),
-                                                 settings=self._settings))  # fmt: skip
+            self._dialect.submit_argv(submission_of(Pending(Group("", "", [launch.key]), launch.name, demand_of(launch)), self._settings))
         except RefusedError as error:
             return NotStarted(f"{self.where}: {error}", is_refused=True)
         self._fresh.append(launch)
@@ -73,9 +74,13 @@ class BatchBackend:
             self._news.append(NotBegun(key, "the exec-server died before it was submitted", is_again=True))
             return
         self._groups[group.tag] = group
-        member = self._members[key] = Member(key, group, index, submitted=group.submitted or 0.0, has_begun=pid != 0, is_held=group.is_held(index))
+        submitted = group.submitted
+        member = self._members[key] = Member(key, group, index, has_begun=pid != 0, is_held=group.is_held(index))
+        member.submitted = submitted + self._lag if submitted is not None else 0.0
         if group.native:
             member.id = self._dialect.element_id(group.native, index, len(group.keys))
+            if member.has_begun:
+                self._mark_start(member)
         elif group.tag not in self._pending:
             words = read_words(group.path(f"{index}.spec"))
             demand = demand_of_words(words) if words is not None else Demand()
@@ -221,10 +226,8 @@ class BatchBackend:
 
     def facts(self) -> dict[str, str]:
         """As NewsBackend.facts."""
-        begun = sum(1 for member in self._members.values() if member.has_begun)
-        waiting = sum(1 for member in self._members.values() if member.id and not member.has_begun)
         away = f"does not answer: {self.centre.silence}" if self.centre.silence else "answers"
-        return {self.where: away, "native jobs": f"{begun} running, {waiting} waiting there, {len(self._members) - begun - waiting} not submitted yet"}
+        return {self.where: away, "native jobs": count_members(self._members.values())}
 
     # --- submissions ----------------------------------------------------------------------------------------------
 
@@ -255,13 +258,8 @@ class BatchBackend:
                         self._tell(self._members[key], f"held back: {waiting} jobs wait there, its limit is {self._settings.max_pending} (max_pending)")
                 return
             if pending.next_try <= boot and not pending.is_under_way:
-                group = pending.group
                 pending.is_under_way = True
-                self.centre.submit(
-                    Submission(tag=group.tag, name=pending.name, script=group.path("job.sh"), directory=group.directory,
-                               output=group.path("native.out"), count=size, demand=pending.demand, settings=self._settings),
-                    pending.must_look,
-                )  # fmt: skip
+                self.centre.submit(submission_of(pending, self._settings), pending.must_look)
 
     def _accepted(self, told: Accepted, boot: float) -> None:
         pending = self._pending.pop(told.tag, None)
@@ -274,6 +272,7 @@ class BatchBackend:
         except OSError as error:
             self._log.error("%s: its id %s cannot be written down: %s", group.tag, told.id, error)
             group.native = told.id
+        self._lag = lag_of(group.path("native"))
         self._log.info("%s: %d tasks are job %s%s", self.where, len(group.keys), told.id, ", found by its tag" if told.is_found else "")
         gone = []
         for index, key in enumerate(group.keys):
@@ -309,6 +308,7 @@ class BatchBackend:
     # --- what is seen ---------------------------------------------------------------------------------------------
 
     def _listed(self, told: Listed, boot: float) -> None:
+        self.centre.order("cancel", strays(told.jobs, self._groups))
         for member in [each for each in self._members.values() if each.id]:
             job = told.jobs.get(member.id)
             if job is not None:
@@ -340,12 +340,7 @@ class BatchBackend:
         seen: dict[str, set[str]] = {}
         for member in list(self._members.values()):
             tag = member.group.tag
-            if tag not in seen:
-                try:
-                    seen[tag] = set(os.listdir(member.group.directory))
-                except OSError:
-                    seen[tag] = set()
-            names = seen[tag]
+            names = seen[tag] if tag in seen else seen.setdefault(tag, member.group.names())
             if not member.has_begun and f"{member.index}.start" in names:
                 self._begin(member)
             if member.exit is None and f"{member.index}.exit" in names:
@@ -353,15 +348,20 @@ class BatchBackend:
             self._conclude(member, boot)
 
     def _begin(self, member: Member) -> None:
-        words = read_words(member.group.path(f"{member.index}.start"))
-        if words is None:
-            return
-        member.has_begun, member.is_held = True, False
-        member.reason, member.refusal = "", ""
-        at = float(words.get("at") or time.time())
-        name = f"{self.where} job {member.id or words.get('native')} on {words.get('node')}"
-        waited = f", waited there {format_seconds(max(0.0, at - member.submitted))}" if member.submitted else ""
-        self._news.append(Begun(member.key, int(words.get("pid") or 0), at, f"{name}{waited}", member.native))
+        start = self._mark_start(member)
+        if start is not None:
+            self._news.append(begin(member, start, self.where))
+
+    def _mark_start(self, member: Member) -> Start | None:
+        """Take over what the runner's mark says."""
+        found = note_start(member, self._lag)
+        if found is None:
+            return None
+        start, other = found
+        if other:
+            self._log.warning("job %s was accepted twice: it began as %s", other, start.id)
+            self.centre.order("cancel", [other])
+        return start
 
     def _conclude(self, member: Member, boot: float) -> None:
         """Whether it is over, as far as is known."""
@@ -376,7 +376,7 @@ class BatchBackend:
         if not member.has_begun:
             self._begin(member)
         self._ended.append(Ended(key=member.key, exit_code=verdict.exit_code, signal=verdict.signal, max_rss=verdict.max_rss, cpu=verdict.cpu,
-                                 cause=verdict.cause, at=verdict.at))  # fmt: skip
+                                 cause=verdict.cause, at=None if verdict.at is None else min(time.time(), verdict.at + member.skew)))  # fmt: skip
         self._drop(member)
 
     def _tell(self, member: Member, reason: str) -> None:
@@ -391,7 +391,6 @@ class BatchBackend:
         group = member.group
         if not any(key in self._members for key in group.keys):
             self._groups.pop(group.tag, None)
-            pending = self._pending.get(group.tag)
-            if pending is not None and not pending.is_under_way:
+            if group.tag in self._pending and not self._pending[group.tag].is_under_way:
                 del self._pending[group.tag]
             remove_group(group)

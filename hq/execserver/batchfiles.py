@@ -43,9 +43,16 @@ class Group:
         """A file of it."""
         return os.path.join(self.directory, name)
 
+    def names(self) -> set[str]:
+        """The files of it; none if they cannot be seen at the moment."""
+        try:
+            return set(os.listdir(self.directory))
+        except OSError:
+            return set()
+
     @property
     def submitted(self) -> float | None:
-        """When its native id became known (Unix time); None: it did not."""
+        """When its native id became known (Unix time by the clock of the file system); None: it did not."""
         try:
             return os.stat(self.path("native")).st_mtime
         except OSError:

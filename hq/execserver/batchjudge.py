@@ -8,6 +8,7 @@ from typing import Any
 from hq.execserver.backends.dialect import NativeJob, NativeState
 from hq.execserver.batchfiles import Group, last_words
 from hq.execserver.batchmembers import Member
+from hq.execserver.noderun import ALREADY
 from hq.model.batch import BatchSettings
 from hq.model.states import Outcome
 
@@ -74,6 +75,8 @@ def judge_native(job: NativeJob, has_begun: bool, where: str, group: Group) -> V
         else:
             hint = f"hq's runner did not begin: {said or job.reason or job.word}"
         return Verdict(never=f"{where}: {hint}")
+    if has_begun and cause is None and job.exit_code == ALREADY:
+        return Verdict((Outcome.LOST, f"{where} started job {job.id} once more after it had begun; what became of the first time is not known"))
     if cause is None and job.exit_code is None and job.signal is None:
         outcome = Outcome.LOST if has_begun else Outcome.CANCELLED
         cause = (outcome, f"{where}: {job.word}{', ' + job.reason if job.reason else ''}{': ' + said if said else ''}")

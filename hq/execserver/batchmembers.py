@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hq.execserver.backends.base import Launch, Waits
-from hq.execserver.backends.dialect import Demand, NativeJob, NativeState
+from hq.execserver.backends.dialect import Demand, NativeJob, NativeState, Submission
 from hq.execserver.batchfiles import Group
+from hq.model.batch import BatchSettings
 from hq.model.ids import AttemptKey
 from hq.model.runs import NativeRun
 
@@ -36,6 +37,7 @@ class Member:
     is_held: bool = False  # for its owner, by hq
     refusal: str = ""  # the batch system's words against holding or releasing it
     cancelled: float = 0.0
+    skew: float = 0.0  # our clock minus its node's
 
     @property
     def native(self) -> NativeRun:
@@ -67,6 +69,21 @@ class Pending:
     tries: int = 0
     must_look: bool = False
     is_under_way: bool = False
+
+
+def submission_of(pending: Pending, settings: BatchSettings) -> Submission:
+    """What is submitted."""
+    group = pending.group
+    return Submission(tag=group.tag, name=pending.name, script=group.path("job.sh"), directory=group.directory, output=group.path("native.out"),
+                      count=len(group.keys), demand=pending.demand, settings=settings)  # fmt: skip
+
+
+def count_members(members: Iterable[Member]) -> str:
+    """How they stand, for people."""
+    every = list(members)
+    begun = sum(1 for member in every if member.has_begun)
+    waiting = sum(1 for member in every if member.id and not member.has_begun)
+    return f"{begun} running, {waiting} waiting there, {len(every) - begun - waiting} not submitted yet"
 
 
 def demand_of(launch: Launch) -> Demand:

@@ -52,6 +52,9 @@ FELLED_WITHIN = 1.0  # seconds in which a TERM for us explains one for the run
 NATIVE = ("SLURM", "PBS_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "TMPDIR", "NCPUS", "OMP_NUM_THREADS")
 #: The exit status of a runner that found that the attempt has begun before.
 ALREADY = 75
+#: How often, and with what pauses in seconds, it is tried to write down how the attempt ended.
+WRITE_TRIES = 10
+WRITE_PAUSE = 0.5
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -64,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SET)
     path = os.path.join(directory, str(index))
-    native = next((os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID") if name in os.environ), "")
+    # an element of a Slurm array has an id of its own besides
+    native = next((os.environ[name] for name in ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID") if name in os.environ), "")
     mark = {"native": native, "node": os.uname().nodename, "pid": os.getpid(), "at": time.time()}
     if not _mark(path + ".start", mark):
         print(f"hq: element {index} has begun before, and is not run twice", file=sys.stderr)
@@ -73,11 +77,18 @@ def main(argv: list[str] | None = None) -> int:
         return 0  # cancelled before it began
     launch = read_launch(json.loads(read_secret(path + ".spec")))
     report, told = NodeRun(_with_native(launch)).run()
-    _write_exit(path + ".exit", {
+    words = {
         "outcome": report.outcome.value if report.outcome else Outcome.LOST.value, "exit_code": report.exit_code, "signal": report.signal,
         "max_rss": report.max_rss, "cpu": report.cpu, "reason": report.reason, "started": report.started, "at": report.at, "pid": report.pid,
         "told": told, **{name: mark[name] for name in ("native", "node")},
-    })  # fmt: skip
+    }  # fmt: skip
+    for _ in range(WRITE_TRIES):
+        try:
+            _write_exit(path + ".exit", words)
+            break
+        except OSError as error:  # a full disk, or a file server that is away: the batch system gets to know how it ended in any case
+            print(f"hq: how element {index} ended cannot be written down: {error}", file=sys.stderr)
+            time.sleep(WRITE_PAUSE)
     return exit_code_of(report.outcome or Outcome.LOST, report.exit_code, report.signal)
 
 

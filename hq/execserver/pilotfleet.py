@@ -16,8 +16,8 @@ from logging import Logger
 import msgspec
 
 from hq.errors import HqError, RefusedError
-from hq.execserver.backends.dialect import Demand, NativeState, Submission
-from hq.execserver.batchcentre import Accepted, Centre, Declined, Listed, Silent
+from hq.execserver.backends.dialect import Demand, NativeJob, NativeState, Submission
+from hq.execserver.batchcentre import Accepted, Accounted, Centre, Declined, Listed, Silent
 from hq.execserver.batchfiles import Group, read_words, remove_group
 from hq.execserver.bootstrap import Bootstrap
 from hq.kernel.files import make_private_dir, write_secret
@@ -27,7 +27,8 @@ from hq.model.batch import BatchSettings
 
 @dataclass(slots=True)
 class Pilot:
-    """One of them. `began`: CLOCK_BOOTTIME when it first spoke; `over`: since when the batch system calls it ended or knows it no more."""
+    """One of them. `began`: CLOCK_BOOTTIME when it first spoke; `over`: since when it is known to have ended; `absent`: since when it is not
+    listed, which says nothing by itself."""
 
     tag: str
     key: str
@@ -36,6 +37,7 @@ class Pilot:
     asked: float = 0.0
     began: float | None = None
     over: float | None = None
+    absent: float | None = None
     word: str = ""
     unwanted: float | None = None  # CLOCK_BOOTTIME since when nothing waits for it
     is_given_up: bool = False
@@ -84,10 +86,14 @@ class PilotFleet:
                 self.trouble = told.words
             elif isinstance(told, Listed):
                 self._listed(told, boot)
+            elif isinstance(told, Accounted):
+                for pilot in [each for each in self.pilots.values() if each.absent is not None and each.id in told.jobs]:
+                    self._see(pilot, told.jobs[pilot.id], boot)
         want = min(wanted, self._settings.pilot_limit)
         if len(self.live) < want and not self._submitting and boot >= self._not_before:
             self._ask(boot)
-        self._centre.tend([pilot.id for pilot in self.pilots.values() if pilot.id and pilot.over is None], [], boot)
+        known = [pilot for pilot in self.pilots.values() if pilot.id and pilot.over is None]
+        self._centre.tend([pilot.id for pilot in known], [pilot.id for pilot in known if pilot.absent is not None], boot)
 
     def _ask(self, boot: float) -> None:
         tag = f"hq-pilot-{secrets.token_hex(8)}"
@@ -134,13 +140,32 @@ class PilotFleet:
             job = told.jobs.get(pilot.id)
             if job is None and told.asked < pilot.asked:
                 continue
-            pilot.word = "" if job is None else (job.reason or job.word)
-            if (job is None or job.state is NativeState.ENDED) and pilot.over is None:
-                pilot.over = boot
-                # one that was pre-empted served well; one that never spoke would fail again
-                if pilot.began is None and not pilot.is_given_up and (job is None or job.word != "PREEMPTED"):
-                    self._not_before = boot + self._settings.pilot_cooldown
-                    self.trouble = f"pilot {pilot.id} ended before it came: {pilot.word}"
+            if job is not None:
+                pilot.absent = None
+                self._see(pilot, job, boot)
+            elif pilot.absent is None:
+                pilot.absent = boot
+
+    def _see(self, pilot: Pilot, job: NativeJob, boot: float) -> None:
+        pilot.word = job.reason or job.word
+        if job.state is NativeState.ENDED:
+            # one that was pre-empted served well; one that never spoke would fail again
+            self._is_over(pilot, boot, is_failure=job.word != "PREEMPTED")
+
+    def _is_over(self, pilot: Pilot, boot: float, *, is_failure: bool) -> None:
+        if pilot.over is not None:
+            return
+        pilot.over = boot
+        if is_failure and pilot.began is None and not pilot.is_given_up:
+            self._not_before = boot + self._settings.pilot_cooldown
+            self.trouble = f"pilot {pilot.id} ended before it came: {pilot.word}"
+
+    def miss(self, pilot: Pilot, boot: float) -> None:
+        """It is not heard. If it is not listed either, and has not been for long, it is given up for lost; one that never spoke, soon."""
+        patience = self._settings.exit_grace if pilot.began is None else self._settings.unknown_after
+        if pilot.absent is not None and boot - pilot.absent > patience:
+            pilot.word = "it is neither heard nor listed any more"
+            self._is_over(pilot, boot, is_failure=True)
 
     def remove(self, pilot: Pilot) -> None:
         """It is over, and nobody asks for it any more."""

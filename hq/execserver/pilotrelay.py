@@ -5,10 +5,12 @@ A pilot is known by the key of its connection. It gets signed orders and sealed 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import Logger
 
+from hq.core.clocks import Clocks
 from hq.kernel.bus import Peer, Port
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
@@ -65,6 +67,11 @@ class Link:
         self.typical += 0.2 * (seconds - self.typical)
 
 
+def moved(report: RunReport, skew: float) -> RunReport:
+    """A report whose moments are by our clock."""
+    return replace(report, at=report.at + skew, started=None if report.started is None else report.started + skew)
+
+
 class PilotRelay:
     """All links. `tags` maps public keys of pilots to their tags; whoever else speaks is not heard."""
 
@@ -76,6 +83,7 @@ class PilotRelay:
         self.blob: Callable[[str], bytes | None] = lambda digest: None
         self._log = log
         self._next_beat = 0.0
+        self._clocks = Clocks()
 
     def receive(self, boot: float) -> tuple[list[tuple[Link, RunReport]], list[tuple[Link, RunReported]], list[Link]]:
         """Reports in their order, the messages that they came in (to be recorded), and pilots that told their roll."""
@@ -104,7 +112,8 @@ class PilotRelay:
                     self._rolled(link, message)
                     rolled.append(link)
                 elif isinstance(message, RunReported):
-                    reports += [(link, report) for report in message.reports]
+                    skew = self._clocks.difference((tag, ""), time.time() - message.sent)
+                    reports += [(link, moved(report, skew)) for report in message.reports]
                     batches.append((link, message))
                 elif isinstance(message, BlobGet):
                     found = {digest: self.blob(digest) for digest in message.digests}
@@ -189,9 +198,9 @@ class PilotRelay:
                 self._send(link, PeerHeartbeat())
         return self._next_beat
 
-    def silent(self, boot: float) -> list[Link]:
-        """Pilots that were not heard for too long."""
-        return [link for link in self.links.values() if boot - link.heard > SILENT * HEARTBEAT]
+    def is_silent(self, link: Link, boot: float) -> bool:
+        """Whether a pilot was not heard for too long."""
+        return boot - link.heard > SILENT * HEARTBEAT
 
     def _send(self, link: Link, message: Message, re: int = 0) -> None:
         self._port.send(envelope(message, re=re), link.peer)

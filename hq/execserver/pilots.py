@@ -177,6 +177,8 @@ class PilotBackend:
         for pilot in list(self._fleet.pilots.values()):
             self._relay.tags[pilot.key] = (pilot.tag, self._settings.pilot_slots)
             link = self._relay.links.get(pilot.tag)
+            if link is None or self._relay.is_silent(link, boot):
+                self._fleet.miss(pilot, boot)
             if pilot.over is not None and boot - pilot.over > self._settings.exit_grace:
                 self._bury(pilot)
             elif pilot.began is None and not slots and pilot.id:

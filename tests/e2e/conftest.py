@@ -3,6 +3,7 @@
 `install`: a bin directory that every user can read. `hosts`: the test hosts node1, node2 and far (reached by ssh only, no way
 back), once a session. `database`: the URL of a fresh database, None for the instance's own SQLite; parametrised.
 `site`: an instance over all three hosts, once a database kind. `local_site`: an instance whose only host is this machine, fresh for each module.
+`slurm`: a real Slurm of two nodes of 16 cores, fresh for each module.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tests.support.hosts import Hosts, missing_for_hosts
 from tests.support.mariadb import MariaDB
 from tests.support.proc import readable_install
 from tests.support.site import Site
+from tests.support.slurm import SlurmCluster
 
 _numbers = itertools.count(1)
 
@@ -84,4 +86,11 @@ def site(request: pytest.FixtureRequest, install: Path, hosts: Hosts) -> Iterato
 def local_site(install: Path, hosts: Hosts) -> Iterator[Site]:
     """An instance whose only host is this machine."""
     with Site(install, rows=["here:4:local"]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmCluster]:
+    """Two nodes of 16 cores."""
+    with SlurmCluster() as made:
         yield made

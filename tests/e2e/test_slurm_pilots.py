@@ -19,13 +19,6 @@ if missing_for_slurm():
     pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[SlurmCluster]:
-    """Two nodes of 16 cores."""
-    with SlurmCluster() as made:
-        yield made
-
-
 @pytest.fixture
 def site(slurm: SlurmCluster, tmp_path: Path) -> Iterator[BatchSite]:
     """An exec-server over it, with one or two pilots of four cores."""

@@ -84,6 +84,11 @@ class TestContract:
             with pytest.raises(ValueError, match="job id"):
                 dialect.parse_submitted(CommandResult(0, text, ""))
 
+    def test_a_notice_of_the_site_is_no_listing_and_silence_is_an_empty_one(self, dialect: Dialect) -> None:
+        for text in ("the cluster is closed for repair\n", "Wartung \ufffd ab 18 Uhr\n*** bitte | beachten|||\n" * 1000):
+            assert dialect.parse_query(CommandResult(0, text, "")) is None
+            assert dialect.parse_found(CommandResult(0, text, ""), "hq-1") == (False, "")
+
     def test_words_of_the_site_before_the_id_do_no_harm(self, dialect: Dialect) -> None:
         assert dialect.parse_submitted(CommandResult(0, "Welcome!\n42\n", "")) == "42"
 

@@ -13,6 +13,7 @@ from hq.execserver.backends.base import Launch
 from hq.execserver.backends.dialect import NativeJob, NativeState
 from hq.execserver.batchfiles import Group, launch_words, read_launch
 from hq.execserver.batchjudge import judge_exit, judge_native
+from hq.execserver.noderun import ALREADY
 from hq.model.ids import AttemptKey
 from hq.model.states import Outcome, OutputAction
 
@@ -51,6 +52,11 @@ def test_without_the_runner_the_batch_system_decides(tmp_path: Path) -> None:
     assert judge_native(native(exit_code=7), True, "slurm:c", where).exit_code == 7
     lost = judge_native(native(), True, "slurm:c", where).cause
     assert lost is not None and lost[0] is Outcome.LOST
+
+
+def test_a_job_that_was_started_once_more_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    cause = judge_native(native(exit_code=ALREADY), True, "slurm:c", group(tmp_path)).cause
+    assert cause is not None and cause[0] is Outcome.LOST and "once more" in cause[1]
 
 
 def test_a_runner_that_never_began_is_no_run(tmp_path: Path) -> None:

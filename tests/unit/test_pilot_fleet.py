@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hq.execserver.backends.dialect import NativeJob, NativeState, Submission
-from hq.execserver.batchcentre import Accepted, Declined, Listed
+from hq.execserver.batchcentre import Accepted, Accounted, Declined, Listed
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.pilotfleet import PilotFleet
 from hq.model.batch import BatchSettings
@@ -21,6 +21,7 @@ class Desk:
     def __init__(self) -> None:
         self.submitted: list[Submission] = []
         self.tells: list[object] = []
+        self.absent: list[str] = []
 
     def take(self, boot: float) -> list[object]:
         told, self.tells = self.tells, []
@@ -29,8 +30,8 @@ class Desk:
     def submit(self, submission: Submission, is_doubtful: bool) -> None:
         self.submitted.append(submission)
 
-    def tend(self, ids: list[str], asked: list[str], boot: float) -> None:
-        pass
+    def tend(self, ids: list[str], absent: list[str], boot: float) -> None:
+        self.absent = absent
 
     def hurry(self) -> None:
         pass
@@ -100,3 +101,34 @@ def test_there_are_never_more_than_the_limit(tmp_path: Path) -> None:
             desk.tells.append(Accepted(desk.submitted[-1].tag, str(number), False))
     fleet.tend(100, 9.0)
     assert len(desk.submitted) == 2
+
+
+def test_a_pilot_that_is_not_listed_is_over_only_when_it_was_not_heard_for_long(tmp_path: Path) -> None:
+    fleet, desk = fleet_of(tmp_path, exit_grace=30.0, unknown_after=3600.0)
+    fleet.tend(1, 0.0)
+    accept(fleet, desk, "7", 1.0)
+    (pilot,) = fleet.live
+    desk.tells.append(Listed({}, 10.0))
+    fleet.tend(1, 10.0)
+    assert fleet.live == [pilot] and desk.absent == ["7"], "the accounting is asked"
+    pilot.began = 5.0
+    fleet.miss(pilot, 10.0 + 3599.0)
+    assert fleet.live == [pilot]
+    fleet.miss(pilot, 10.0 + 3601.0)
+    assert fleet.live == [] and not fleet.trouble
+
+
+def test_a_pilot_that_never_spoke_and_is_not_listed_is_a_failure_and_accounting_says_which(tmp_path: Path) -> None:
+    for is_accounted in (False, True):
+        fleet, desk = fleet_of(tmp_path / str(is_accounted), exit_grace=30.0)
+        fleet.tend(1, 0.0)
+        accept(fleet, desk, "7", 1.0)
+        (pilot,) = fleet.live
+        desk.tells.append(Listed({}, 10.0))
+        fleet.tend(1, 10.0)
+        if is_accounted:
+            desk.tells.append(Accounted({"7": NativeJob(id="7", state=NativeState.ENDED, word="FAILED")}))
+            fleet.tend(1, 11.0)
+        else:
+            fleet.miss(pilot, 41.0)
+        assert fleet.live == [] and f"7 ended before it came: {'FAILED' if is_accounted else 'it is neither heard nor listed'}" in fleet.trouble

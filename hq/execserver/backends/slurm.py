@@ -153,10 +153,11 @@ class Slurm:
             for _, width in _COLUMNS:
                 cells.append(line[start : start + width].strip())
                 start += width
-            if cells[0]:
+            if cells[0][:1].isdigit() and cells[1].isupper():
                 job = _job(cells[0], cells[1], cells[2], cells[4], cells[5], cells[3])
                 found[job.id] = job
-        return found
+        # something was said, and none of it is a job: a notice of the site is no listing
+        return found if found or not result.out.strip() else None
 
     def final_argv(self, ids: list[str]) -> list[str]:
         """As Dialect.final_argv."""

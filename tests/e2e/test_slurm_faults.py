@@ -1,0 +1,132 @@
+"""A real Slurm whose commands, clocks and disks are not as they should be: submissions accepted twice, notices instead of listings, pilots that
+squeue has forgotten, nodes an hour off, an end that cannot be written down."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hq.model.states import Outcome, RunKind
+from tests.support.batchsite import BatchSite
+from tests.support.slurm import SlurmCluster, missing_for_slurm
+
+if missing_for_slurm():
+    pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
+
+MakeSite = Callable[..., BatchSite]
+#: A Python of the nodes whose clock is so many seconds off.
+OTHER_CLOCK = """#!{python}
+import sys, time
+real, words = time.time, sys.argv[1:]
+time.time = lambda: real() + {skew}
+at = words.index("-c")
+code, sys.argv = words[at + 1], ["-c", *words[at + 2:]]
+exec(code)
+"""
+
+
+@pytest.fixture
+def make(slurm: SlurmCluster, tmp_path: Path) -> Iterator[MakeSite]:
+    """Makes an exec-server over it, with programs of the test's own before Slurm's; `{name}` in them is Slurm's own, `{tools}` their folder."""
+    sites = []
+
+    def made(tools: dict[str, str] | None = None, **settings: Any) -> BatchSite:
+        root = tmp_path / f"site{len(sites)}"
+        site = BatchSite(root, "slurm", path=str(root / "tools"), environment={"SLURM_CONF": str(slurm.conf)}, **settings)
+        sites.append(site)
+        names = {name: shutil.which(name) for name in ("sbatch", "squeue", "scancel", "sacct")}
+        for name, script in (tools or {}).items():
+            site.tool(name, script.format(tools=site.tools, **names))
+        return site.up()
+
+    try:
+        yield made
+    finally:
+        for site in sites:
+            site.close()
+        slurm.run("scancel", "--user=root", check=False)
+
+
+def ids_of(slurm: SlurmCluster, states: str) -> set[str]:
+    return set(slurm.run("squeue", "-h", "--array", "-t", states, "-o", "%i").split())
+
+
+def test_of_a_submission_that_was_accepted_twice_the_one_that_begins_counts_and_the_other_is_cancelled(make: MakeSite, slurm: SlurmCluster) -> None:
+    site = make({"sbatch": '{sbatch} "$@" >/dev/null; exec {sbatch} "$@"\n'})
+    keys = site.start_array("echo x >>count; sleep 2; exit $((HQ_ARRAY_INDEX == 2))", 3)
+    reports = [site.upstream.ended(key, 40) for key in keys]
+    assert [report.exit_code for report in reports] == [0, 0, 1], reports
+    assert (site.work / "count").read_text() == "x\n" * 3
+    assert all(report.native is not None and report.native.id for report in reports)
+    site.upstream.until(lambda: not ids_of(slurm, "PD,R"), "the second jobs to go")
+
+
+def test_a_second_acceptance_that_waits_is_cancelled_and_cancelling_reaches_the_one_that_began(make: MakeSite, slurm: SlurmCluster) -> None:
+    site = make({"sbatch": '{sbatch} "$@" >/dev/null; exec {sbatch} "$@"\n'})
+    (key,) = site.upstream.start(site.spec("exec sleep 100", slots=16, resources={"nodes": 2}))
+    site.upstream.started(key)
+    site.upstream.until(lambda: len(ids_of(slurm, "PD,R")) == 1, "the second one to be cancelled")
+    site.upstream.stop(key)
+    assert site.upstream.ended(key).outcome is Outcome.CANCELLED
+    site.upstream.until(lambda: not ids_of(slurm, "PD,R"), "the one that began to be cancelled")
+
+
+def test_an_answer_that_comes_too_late_and_a_squeue_that_is_blind_for_a_while_run_nothing_twice(make: MakeSite) -> None:
+    site = make({
+        "sbatch": 'mkdir {tools}/first 2>/dev/null && {{ {sbatch} "$@" >{tools}/answer; exec sleep 100; }}\nexec {sbatch} "$@"\n',
+        "squeue": 'echo >>{tools}/asked; [ $(wc -l <{tools}/asked) -lt 4 ] && exit 0\nexec {squeue} "$@"\n',
+    }, command_timeout=1.5)  # fmt: skip
+    (key,) = site.upstream.start(site.spec("echo x >>count; sleep 4"))
+    report = site.upstream.ended(key, 40)
+    assert report.outcome is Outcome.OK and (site.work / "count").read_text() == "x\n", report
+
+
+def test_an_end_that_cannot_be_written_down_is_what_slurm_saw(make: MakeSite) -> None:
+    site = make()
+    block = f"for folder in {site.home}/*/batch/alpha/hq-*; do mkdir -p $folder/0.exit.new; done; exit "
+    good, bad = site.upstream.start(site.spec(block + "0"), site.spec(block + "7"))
+    assert site.upstream.ended(good, 40).outcome is Outcome.OK
+    assert (site.upstream.ended(bad, 40).outcome, site.upstream.ended(bad).exit_code) == (Outcome.FAILED, 7)
+
+
+def test_a_pilot_that_squeue_has_forgotten_runs_on_while_it_is_heard(make: MakeSite) -> None:
+    site = make({"squeue": '[ -e {tools}/blind ] && exit 0\nexec {squeue} "$@"\n', "sacct": "exit 0\n"}, mode="pilot", pilot_slots=4, pilot_limit=1, pilot_idle=2.0)
+    (key,) = site.upstream.start(site.spec("sleep 5"))
+    site.upstream.started(key)
+    (site.tools / "blind").touch()
+    assert site.upstream.ended(key, 40).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(("mode", "skew"), [("forward", 3600), ("forward", -3600), ("pilot", 3600)])
+def test_the_clocks_of_nodes_are_not_believed(make: MakeSite, tmp_path: Path, mode: str, skew: int) -> None:
+    python = tmp_path / "python"
+    python.write_text(OTHER_CLOCK.format(python=sys.executable, skew=skew))
+    python.chmod(0o755)
+    before = time.time()
+    site = make(python=str(python), mode=mode, pilot_slots=4, pilot_limit=1, pilot_idle=2.0)
+    report = site.run("sleep 1", timeout=40)
+    told = [each for each in site.upstream.reports if each.kind is RunKind.STARTED]
+    assert report.started is not None and [each.started for each in told] == [report.started]
+    assert before < report.started < report.at < time.time() and report.at - report.started > 0.9
+    assert "waited there 1:0" not in report.reason
+
+
+def test_notices_of_the_site_do_no_harm_beside_an_answer_and_are_none_by_themselves(make: MakeSite) -> None:
+    notice = "printf '\\377 Wartung \\303\\244b 18 Uhr\\n'; head -c 300000 /dev/zero | tr '\\0' x; echo; printf 'a|b|||\\n\\n'\n"
+    silent = "[ -e {tools}/maintenance ] && exit 0\n"
+    site = make({name: notice + (silent if name == "squeue" else "") + f'exec {{{name}}} "$@"\n' for name in ("sbatch", "squeue", "scancel")}
+                | {"sacct": notice}, unknown_after=1.5)  # fmt: skip
+    ends, stopped = site.upstream.start(site.spec("sleep 5; exit 3"), site.spec("exec sleep 100"))
+    site.upstream.started(ends)
+    site.upstream.started(stopped)
+    site.upstream.stop(stopped)
+    assert site.upstream.ended(stopped).outcome is Outcome.CANCELLED
+    (site.tools / "maintenance").touch()
+    assert "Wartung" in site.waits(ends, "does not answer")
+    assert site.upstream.ended(ends, 40).exit_code == 3
