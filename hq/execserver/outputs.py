@@ -108,9 +108,14 @@ def disk_size(path: bytes, identity: tuple[int, int]) -> int | None:
     return found.st_blocks * 512
 
 
-def append(path: bytes, text: bytes) -> None:
-    """Add to the end of a regular file. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK)
+def append(path: bytes, text: bytes, umask: int) -> None:
+    """Add to the end of a regular file, which is made if it is not there. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchmod(fd, 0o666 & ~umask)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             os.write(fd, text)

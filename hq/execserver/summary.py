@@ -39,7 +39,7 @@ def write_summary(launcher: Launcher, spec: JobSpec, order: StartOrder, report: 
     if not spec.logfile:
         return
     path = launcher.paths(spec, order).logfile
-    append(path, summary_text(spec, launcher.host, report).encode("utf-8", "backslashreplace"))
+    append(path, summary_text(spec, launcher.host, report).encode("utf-8", "backslashreplace"), spec.umask)
 
 
 def _moment(at: float | None) -> str:

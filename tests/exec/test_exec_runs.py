@@ -234,6 +234,22 @@ def test_peak_memory_and_cpu_are_measured(site: ExecSite) -> None:
     assert report.cpu is not None and 0.05 < report.cpu < 20
 
 
+def test_the_processor_time_of_processes_that_were_killed_counts(site: ExecSite) -> None:
+    # under a shell that ends before it could wait for them
+    (site.work / "burn.py").write_text(
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsum(range(10_000_000))\n"
+        "with open('burning', 'w') as file:\n    file.write(str(sum(os.times()[:2])))\nos.rename('burning', 'burnt')\ntime.sleep(600)\n"
+    )
+    env = site.user.seal(f"PATH={os.environ['PATH']}".encode())
+    (key,) = site.upstream.start(site.spec("python3 burn.py; true", grace=0.2, env=env))
+    until(lambda: (site.work / "burnt").exists(), 30, "some work")
+    site.upstream.stop(key)
+    burnt = float((site.work / "burnt").read_text())
+    assert burnt > 0.1
+    report = site.upstream.ended(key)
+    assert report.cpu is not None and report.cpu > burnt - 0.05
+
+
 def test_output_that_grew_and_ended_between_two_looks_is_trimmed_too(site: ExecSite) -> None:
     report = site.run("head", "-c", "5000000", "/dev/zero", output_limit=1 << 20)
     assert report.outcome is Outcome.OK and "middle was cut out" in report.reason
@@ -302,6 +318,12 @@ def test_the_combined_log_ends_with_a_summary(site: ExecSite) -> None:
     assert text.startswith("out\nerr\nhq: command: echo out; echo err >&2; exit 3\n")
     assert "hq: host: alpha" in text and "running time:" in text
     assert text.endswith("hq: outcome: failed: exit code 3\n")
+
+
+def test_a_log_file_that_no_stream_goes_to_has_the_summary(site: ExecSite) -> None:
+    site.run("echo out", logfile=b"alone.log", stdout=b"alone.out", stderr=b"alone.err", umask=0o027)
+    path = site.work / "alone.log"
+    assert path.read_text().startswith("hq: command: echo out\n") and path.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_fifo_as_output_fails_instead_of_holding_up_everything(site: ExecSite) -> None:

@@ -41,6 +41,7 @@ class _Live:
     since: int | None = None
     gone_since: float | None = None
     peak: int = 0
+    cpu: float = 0.0  # of all its processes, as far as it was seen: who is killed is waited for by nobody who counts
     born: int = 0  # in which poll it was started
     members: set[tuple[int, int]] = field(default_factory=set)  # (pid, starttime) ever seen as its own
 
@@ -173,6 +174,7 @@ class ProcessBackend:
         # the cheap test: with no orphan among our children, and the group killed, there is nothing to look for
         if live.is_ending or has_orphans:
             rest = self._members(live.key)
+            cpu = None if cpu is None else cpu + sum(proc.cpu for proc in rest)
             if not live.is_ending:
                 _kill_all(rest)
                 rest = []
@@ -185,7 +187,7 @@ class ProcessBackend:
             live.is_lingering = True
         else:
             del self._live[live.key]
-        return Ended(key=live.key, exit_code=code, signal=number, max_rss=max_rss, cpu=cpu, reason=reason, has_leftovers=bool(rest),
+        return Ended(key=live.key, exit_code=code, signal=number, max_rss=max_rss, cpu=max(cpu or 0.0, live.cpu) or cpu, reason=reason, has_leftovers=bool(rest),
                      is_memory=bool(usage and usage.oom_kills and number == signal.SIGKILL))  # fmt: skip
 
     def _ceiling(self) -> int:
@@ -281,7 +283,10 @@ class ProcessBackend:
                 send(proc, signal.SIGCONT)
 
     def _members(self, key: AttemptKey) -> list[Proc]:
-        return self._owners().get(key, [])
+        procs = self._owners().get(key, [])
+        if live := self._live.get(key):
+            live.cpu = max(live.cpu, sum(proc.cpu for proc in procs))
+        return procs
 
     def _owners(self) -> dict[AttemptKey, list[Proc]]:
         """Every living process of every run, live or past."""
@@ -336,6 +341,7 @@ class ProcessBackend:
             if self._cgroups is not None:
                 memory = max(memory, self._cgroups.current(live.tag))
             live.peak = max(live.peak, memory)
+            live.cpu = max(live.cpu, sum(proc.cpu for proc in procs))
             seen.append(Seen(key, memory))
         return seen
 

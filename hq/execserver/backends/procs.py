@@ -17,7 +17,7 @@ def ticks_now() -> int:
 
 
 class Proc(NamedTuple):
-    """One line of /proc/PID/stat. `starttime` in clock ticks since boot, `rss` in bytes."""
+    """One line of /proc/PID/stat. `starttime` in clock ticks since boot, `rss` in bytes, `cpu` in seconds, of children it has waited for, too."""
 
     pid: int
     ppid: int
@@ -26,6 +26,7 @@ class Proc(NamedTuple):
     state: str
     starttime: int
     rss: int
+    cpu: float
 
     @property
     def is_alive(self) -> bool:
@@ -38,7 +39,8 @@ def parse_stat(data: bytes) -> Proc:
     pid = int(data[: data.index(b" ")])
     rest = data[data.rindex(b")") + 2 :].split()
     try:
-        return Proc(pid, int(rest[1]), int(rest[2]), int(rest[3]), rest[0].decode("ascii"), int(rest[19]), int(rest[21]) * _PAGE)
+        cpu = sum(map(int, rest[11:15])) / _TICKS
+        return Proc(pid, int(rest[1]), int(rest[2]), int(rest[3]), rest[0].decode("ascii"), int(rest[19]), int(rest[21]) * _PAGE, cpu)
     except IndexError:
         raise ValueError("short line") from None
 
