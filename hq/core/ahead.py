@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 #: A queue holds work for so many seconds.
 HORIZON = 1.0
-#: And for so many where other users wait for the host: a turn must not be long when many take theirs.
+#: And for so many where other users wait: a turn must not be long when many take theirs.
 TURN = 0.25
+#: So many seconds all turns together take at most, be there ever so many users; but none is shorter than a few round trips of an order.
+ROUND = 2.0
+SHORTEST_TURN = 0.05
 #: Only tasks that last less than this (seconds, the mean of late) are queued ahead.
 SHORT = 0.25
 #: What has waited so long in a queue (seconds) is given back if somebody could use that: the tasks before it last longer than was thought.
@@ -120,6 +123,7 @@ def choose(state: State) -> list[tuple[int, str, int]]:
     chosen: list[tuple[int, str, int]] = []
     rivals: list[tuple[float, Shape]] | None = None
     taken: dict[int, int] = {}
+    turn = TURN
     for (name, user), (shape, is_new) in stirred.items():
         pace = state.ahead.pace.get(shape)
         host = state.hosts.get(name)
@@ -129,13 +133,14 @@ def choose(state: State) -> list[tuple[int, str, int]]:
             continue
         if rivals is None:
             rivals = _in_turn(state)
+            turn = turn_of(len({shape.user for _, shape in rivals}))
         lowest = _lowest_rival(state, rivals, user, host)
         # a turn's worth goes with a fresh start; more only while nobody whose turn it would be without these slots could use the host
         if not is_new and lowest <= state.share.score(user, state.now) - shape.slots:
             continue
         queued = len(host.queued_of(user))
         holders = len(host.by_user.get(user, ())) - queued
-        count = min(MOST, int(holders * (HORIZON if lowest == inf else TURN) / max(pace, _SHORTEST))) - queued
+        count = min(MOST, int(holders * (HORIZON if lowest == inf else turn) / max(pace, _SHORTEST))) - queued
         if count <= 0:
             continue
         for mine in _queues_of(state, user):
@@ -152,6 +157,11 @@ def choose(state: State) -> list[tuple[int, str, int]]:
             if not count:
                 break
     return chosen
+
+
+def turn_of(users: int) -> float:
+    """How many seconds of work a turn holds where so many users wait."""
+    return max(SHORTEST_TURN, min(TURN, ROUND / max(users, 1)))
 
 
 def _in_turn(state: State) -> list[tuple[float, Shape]]:

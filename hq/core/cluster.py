@@ -192,9 +192,10 @@ class Cluster(State):
         users: dict[str, UserView] = {}
         for shape in list(self.queues):
             prune(self, shape)
+        shapes = [shape for shape in self.queues if self.may_start(shape.user)]
+        self.share.line_up({shape.user for shape in shapes}, self.now)
+        for shape in shapes:
             user = shape.user
-            if shape not in self.queues or not self.may_start(user):
-                continue
             if user not in users:
                 users[user] = UserView(self.share.score(user, self.now), frozenset(self.bad.get(user, ())), [])
             users[user].queues.append(QueueView(shape, waiting_in(self, shape)))
@@ -209,6 +210,7 @@ class Cluster(State):
             return
         ahead.promote(self)
         if not self.queues:
+            self.share.line_up((), self.now)
             self.ahead.stirred.clear()
             return
         proposal = plan(self.view())

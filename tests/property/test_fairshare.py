@@ -130,3 +130,34 @@ def test_users_with_short_tasks_take_turns_until_all_is_done() -> None:
         crowd.submit(user, 300)
     crowd.run_out()
     assert len(crowd.ends) == 3000 and _least(crowd.ends, users, 0.5) >= 0.5
+
+
+def test_who_had_the_last_seconds_to_himself_has_his_first_turn_with_all_others() -> None:
+    users = [f"u{number:02}" for number in range(20)]
+    crowd = ShortTasks(users, seconds=0.004)
+    for user in users[:3]:  # one after the other, alone
+        crowd.submit(user, 1000)
+        crowd.run_out()
+    before = len(crowd.ends)
+    for user in users:
+        crowd.submit(user, 400)
+    crowd.run_out()
+    assert _least(crowd.ends[before:], users, 0.25) >= 0.5
+
+
+def test_whoever_begins_to_wait_stands_at_the_end_of_the_line_at_worst() -> None:
+    share = FairShare()
+    for user, slots in (("a", 1), ("b", 3), ("c", 9)):
+        share.took(user, slots, 0.0)
+    share.line_up(["a", "b"], 10.0)
+    for user, slots in (("a", 1), ("b", 3), ("c", 9)):
+        share.gave(user, slots, 10.0)
+    scores = [share.score(user, 10.0) for user in "abc"]
+    assert scores == sorted(scores) and scores[2] > 2 * scores[1]
+    share.line_up(["a", "b", "c", "new"], 10.0)
+    assert share.score("new", 10.0) == 0.0
+    assert share.score("a", 10.0) == scores[0] and share.score("b", 10.0) == scores[1], "who waited before stays where he is"
+    assert scores[1] < share.score("c", 10.0) < scores[1] + 0.01, "what he had on average over hours counts as before"
+    share.line_up(["a", "c", "new"], 11.0)
+    share.line_up(["a", "b", "c", "new"], 11.0)
+    assert share.score("b", 11.0) < scores[1], "who comes back later has lost nothing by that"

@@ -145,6 +145,12 @@ def test_where_others_wait_a_turn_is_short_and_why_says_whose_it_is(world: World
     assert len(world.cluster.hosts["n1"].queued_of("bob")) == int(ahead.TURN / 0.125), "of his tasks as many as fit into a turn"
 
 
+def test_all_turns_together_are_short_however_many_users_wait_but_none_is_shorter_than_an_order_takes() -> None:
+    turns = [ahead.turn_of(users) for users in range(200)]
+    assert turns == sorted(turns, reverse=True) and turns[2] == ahead.TURN and turns[-1] == ahead.SHORTEST_TURN
+    assert all(turn * users <= ahead.ROUND for users, turn in enumerate(turns) if turn > ahead.SHORTEST_TURN)
+
+
 def test_another_user_who_comes_before_stops_the_refill(world: World) -> None:
     before = len(queued(world))
     world.submit("bob", wishes=Wishes(priority=9))
