@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROWS_SCHEMA = "hq.rows.1"
 #: Characters of a command in a table; JSON has all of it.
 LONGEST_COMMAND = 500
+#: Characters of an index set beside a job's id.
+LONGEST_ARRAY = 40
 
 
 def print_json(value: Any) -> None:
@@ -114,9 +116,9 @@ def native(row: dict[str, Any]) -> str:
     return f"{id or ''}{f' ({about})' if about else ''}".strip()
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = LONGEST_COMMAND) -> str:
     """The beginning of a text that would flood a pipe or a screen: a command may have a megabyte."""
-    return text if len(text) <= LONGEST_COMMAND else text[: LONGEST_COMMAND - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 JOB_HEADERS = ("id", "name", "group", "state", "ended as", "host", "native", "slots", "prio", "submitted", "ran", "command")
@@ -135,7 +137,7 @@ def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *
         headers = list(JOB_HEADERS)
         table = [
             [
-                row["task"] + (f" [{row['array']}]" if row.get("array") else ""), row["name"], row["group"], standing(row), ending(row),
+                row["task"] + (f" [{shortened(row['array'], LONGEST_ARRAY)}]" if row.get("array") else ""), row["name"], row["group"], standing(row), ending(row),
                 row["host"], native(row), row["slots"], row["priority"], format_moment(row["submitted"], now), elapsed(row, now),
                 shortened(row["command"]),
             ]

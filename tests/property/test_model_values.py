@@ -51,6 +51,48 @@ def test_an_index_set_is_what_its_ranges_spell_and_repeats_nothing(parts: list[t
         found.position(absent)
 
 
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 12)), min_size=9, max_size=14))
+def test_many_ranges_within_each_other(parts: list[tuple[int, int, int]]) -> None:
+    # more than are looked at one by one
+    kept: list[tuple[int, int, int]] = []
+    taken: set[int] = set()
+    for part in parts:
+        if taken.isdisjoint(_by_hand([part])):
+            kept.append(part)
+            taken.update(_by_hand([part]))
+    expected = _by_hand(kept)
+    found, _ = parse_array(_words(kept))
+    assert list(found) == expected and {index for index in range(-2, 120) if index in found} == set(expected)
+    assert [found.position(index) for index in expected] == list(range(len(expected)))
+    if len(kept) < len(parts):
+        with pytest.raises(InputError, match="repeats"):
+            parse_array(_words(parts))
+
+
+def test_an_array_of_many_single_indices_costs_little_and_too_many_are_refused() -> None:
+    # steps are counted, not seconds: how often a range is looked at
+    looked = 0
+
+    class Counted(tuple):  # type: ignore[type-arg]
+        def __getitem__(self, at: object) -> object:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(at)  # type: ignore[index]
+
+    text = ",".join(str(index * 3 % 20_011) for index in range(1, 20_001))
+    found, _ = parse_array(text)
+    assert len(found) == 20_000
+    object.__setattr__(found, "ranges", Counted(found.ranges))
+    assert [found.position(index) for index in found][::5000] == [0, 5000, 10_000, 15_000] and looked < 100_000
+    with pytest.raises(InputError, match="20,001 single indices"):
+        parse_array(text + ",99999")
+    with pytest.raises(InputError, match="repeats an index") as caught:
+        parse_array(text.rpartition(",")[0] + ",3")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(InputError, match="within others"):
+        parse_array(",".join(f"{first}-{9_000_000 + first}:1000000" for first in range(1, 1000)))
+
+
 @given(st.integers(1, 10_000_000), st.none() | st.integers(1, 10**6))
 def test_a_long_range_costs_nothing(count: int, throttle: int | None) -> None:
     found, limit = parse_array(f"1-{count}" + (f"%{throttle}" if throttle else ""))
