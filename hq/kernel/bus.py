@@ -26,11 +26,12 @@ class Peer(NamedTuple):
 
 
 class Received(NamedTuple):
-    """An envelope and the connection that it came by. `letter` is None for a frame that could not be read; `note` says why."""
+    """An envelope and the connection that it came by. `letter` is None for a frame that could not be read; `note` says why. `size` in bytes."""
 
     peer: Peer
     letter: Envelope | None
     note: str = ""
+    size: int = 0
 
 
 class Port(Protocol):
@@ -41,7 +42,7 @@ class Port(Protocol):
         ...
 
     def receive(self, limit: int = 1000) -> list[Received]:
-        """Everything that has arrived, at most `limit` envelopes, in order per peer. Never waits."""
+        """What has arrived, at most `limit` envelopes (of large ones fewer), in order per peer. Never waits."""
         ...
 
     def close(self) -> None:
@@ -100,9 +101,9 @@ class MemoryPort:
         if target is None or not self._bus.is_delivered(self.name, target.name, frame):
             return False
         try:
-            target._inbox.append(Received(sender, decode(frame)))
+            target._inbox.append(Received(sender, decode(frame), size=len(frame)))
         except RemoteError as error:
-            target._inbox.append(Received(sender, None, str(error)))
+            target._inbox.append(Received(sender, None, str(error), len(frame)))
         return True
 
     def receive(self, limit: int = 1000) -> list[Received]:

@@ -32,6 +32,7 @@ DEAD_MS = 30_000
 LINGER_MS = 500
 RECEIVE_QUEUE = 100  # frames a peer: what does not fit stays in his socket, so that one peer's flood is his own
 SEND_QUEUE = 1000
+RECEIVE_BYTES = 16 << 20  # taken at once, about: the rest stays where it is for the next time
 MAX_ROUTES = 100_000
 _OWN_ROUTE = 5  # bytes of an id that ROUTER made: a zero and a counter that begins at random, so nobody guesses another's
 _ZAP = "inproc://zeromq.zap.01"
@@ -59,7 +60,7 @@ class ZmqServer:
         self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._routes: OrderedDict[bytes, str] = OrderedDict()
+        self._routes: OrderedDict[bytes, tuple[str, int]] = OrderedDict()  # key and descriptor
         try:
             self._socket.bind(_with_port(bind_address))
         except zmq.ZMQError as error:
@@ -71,10 +72,12 @@ class ZmqServer:
     def send(self, letter: Envelope, peer: Peer | None = None) -> bool:
         """As Port.send."""
         assert peer is not None, "a server's end needs to be told the peer"
-        if self._routes.get(peer.route) != peer.key:
+        key, descriptor = self._routes.get(peer.route, ("", -1))
+        if key != peer.key:
             return False
+        frame = encode(letter)
         try:
-            self._socket.send_multipart((peer.route, encode(letter)), zmq.NOBLOCK)
+            self._socket.send_multipart((peer.route, frame), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 del self._routes[peer.route]
@@ -82,30 +85,35 @@ class ZmqServer:
             if error.errno == zmq.EAGAIN:
                 return False
             raise
+        self.guard.gave(descriptor, len(frame))
         return True
 
     def receive(self, limit: int = 1000) -> list[Received]:
         """As Port.receive."""
         got: list[Received] = []
-        while len(got) < limit:
+        size = 0
+        while len(got) < limit and size < RECEIVE_BYTES:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self.guard.drained()
                 break
+            size += sum(map(len, frames))
             got.append(self._read(frames))
         return got
 
     def _read(self, frames: list[zmq.Frame]) -> Received:
         route = frames[0].bytes
         last = frames[-1]
-        self.guard.note(int(last.get(zmq.SRCFD)))
+        descriptor = int(last.get(zmq.SRCFD))
         key = str(_property(last, "User-Id"))
+        self.guard.took(descriptor, key, sum(map(len, frames)))
         peer = Peer(key, route)
         if not key or len(frames) < 2:
             return Received(peer, None, f"a message without a key or without content came from {_property(last, 'Peer-Address')}")
         if len(route) != _OWN_ROUTE or route[:1] != b"\0":
             return Received(Peer(key), None, f"the peer at {_property(last, 'Peer-Address')} chose its own routing id")
-        if self._routes.setdefault(route, key) != key:
+        if self._routes.setdefault(route, (key, descriptor))[0] != key:
             return Received(Peer(key), None, f"the peer at {_property(last, 'Peer-Address')} used a routing id of another key")
         self._routes.move_to_end(route)
         while len(self._routes) > MAX_ROUTES:
@@ -166,11 +174,13 @@ class ZmqClient:
     def receive(self, limit: int = 1000) -> list[Received]:
         """As Port.receive. All that comes is from the server with the key that was dialled."""
         got: list[Received] = []
-        while len(got) < limit:
+        size = 0
+        while len(got) < limit and size < RECEIVE_BYTES:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            size += sum(map(len, frames))
             if len(frames) != 1:
                 got.append(Received(self._peer, None, f"a message of {len(frames)} frames came, one is expected"))
             else:
@@ -287,10 +297,11 @@ def _property(frame: zmq.Frame, name: str) -> object:
 
 
 def _decoded(peer: Peer, frame: zmq.Frame) -> Received:
+    size = len(frame)
     try:
-        return Received(peer, decode(frame.buffer))
+        return Received(peer, decode(frame.buffer), size=size)
     except RemoteError as error:
-        return Received(peer, None, str(error))
+        return Received(peer, None, str(error), size)
 
 
 

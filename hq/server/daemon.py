@@ -119,10 +119,12 @@ class Server:
 
     def when_settled(self, request: Request | None, function: Callable[[], None]) -> None:
         """Call `function` at a moment when memory and database say the same: no commit is under way (or the database is away)."""
+        self.gate.opened(_user_of(request))
         self._settled.append((request, function))
 
     def ask(self, request: Request | None, function: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Run a blocking call beside the loop, then `then(value)`. Its failure is the request's answer."""
+        self.gate.opened(_user_of(request))
         self.background.run(Ask(request, then), function)
 
     def caller_of(self, key: str) -> Caller:
@@ -168,6 +170,8 @@ class Server:
         self._run_settled()
         if not self.ending.is_begun:
             self._step()
+        if not self.batch:
+            self.gate.renew()
         self._trouble.watch(self.writer.trouble, now.boot, (self._in_flight[0], self.batch) if self._in_flight else ())
         self.ending.look(now.boot, is_committing=self._in_flight is not None)
         for peer in self.outbox.flush():
@@ -182,23 +186,28 @@ class Server:
         return self.now.boot + PAUSE
 
     def _receive(self) -> None:
-        for received in self.gate.take(self.outbox.port, self.now.boot, self._is_known):
+        for received in self.gate.take(self.outbox.port, self.now.boot, self._user_at):
             self._open(received)
         if self.enrol_socket is not None:
             for line in self.enrol_socket.poll(self.now.boot):
                 enrolment.take_line(self, line)
 
-    def _is_known(self, key: str) -> bool:
-        return self.cluster.key(key) is not None
+    def _user_at(self, peer: Peer) -> str:
+        """Whose connection it is. What he says may wait for its turn: that he is there is seen now."""
+        user = self.caller_of(peer.key).user
+        session = self.sessions.at(user, peer)
+        if session is not None:
+            session.heard = self.now.boot
+        return user
 
     def _open(self, received: Received) -> None:
-        peer, letter, note = received
+        peer, letter, note, _ = received
         if letter is None:
             self.log.category("security").warning("from %.8s: %s", peer.key, note)
             return
         if 0 < letter.epoch < self.epoch:
             # meant for an earlier hq-server, or for the database before it was restored: what still holds is told anew after the hello
-            self.outbox.tell(peer, PeerBye(reason="say hello first: this was meant for an earlier hq-server"))
+            self.outbox.tell_once(peer, PeerBye(reason="say hello first: this was meant for an earlier hq-server"))
             return
         for message in letter.messages:
             self.counts["messages"] += 1
@@ -215,10 +224,8 @@ class Server:
             self.log.category("security").warning("%s of %s (%.8s) refused: %s", tag, caller.user or "a stranger", peer.key, refusal)
             request.fail(refusal)
             return
-        session = self.sessions.at(caller.user, peer)
-        if session is not None:
-            session.heard = self.now.boot
-        elif not self.visits.heard(caller, peer, self.now.boot) and caller.role in HELLO_ROLES and not handlers.is_first_word(message):
+        is_here = self.sessions.at(caller.user, peer) is not None or self.visits.heard(caller, peer, self.now.boot)
+        if not is_here and caller.role in HELLO_ROLES and not handlers.is_first_word(message):
             request.reply(PeerBye(reason="say hello first: hq-server does not know this connection (any more)"))
             return
         self._guarded(request, f"{tag} of {caller.user}", lambda: handlers.handle(self, request, message))
@@ -248,6 +255,7 @@ class Server:
     def _take(self, done: Done) -> None:
         ask = done.token
         assert isinstance(ask, Ask)
+        self.gate.closed(_user_of(ask.request))
         if done.error is None:
             self._guarded(ask.request, "an outcome", lambda: ask.then(done.value))
             return
@@ -301,6 +309,7 @@ class Server:
         if self._in_flight is None or self.writer.trouble:
             while self._settled:
                 request, function = self._settled.popleft()
+                self.gate.closed(_user_of(request))
                 self._guarded(request, "a read", function)
 
     def _step(self) -> None:
@@ -375,3 +384,7 @@ class Server:
     def is_done(self) -> bool:
         """Whether the loop should end."""
         return self.ending.is_over
+
+
+def _user_of(request: Request | None) -> str:
+    return request.caller.user if request is not None else ""

@@ -37,6 +37,11 @@ class Outbox:
         """Tell a peer something that it did not ask for."""
         self._news.setdefault(peer, []).append(message)
 
+    def tell_once(self, peer: Peer, message: Message) -> None:
+        """The same, but what it was told last it is not told again in this tick."""
+        if self._news.get(peer, [None])[-1] != message:
+            self.tell(peer, message)
+
     def flush(self) -> list[Peer]:
         """Send everything. Returns the peers that are not there or do not read."""
         lost = []

@@ -15,11 +15,14 @@ from collections.abc import Callable
 
 from hq.errors import RemoteError
 from hq.protocol.base import Message, Problem
-from hq.protocol.codec import encode_line
+from hq.protocol.codec import MAX_FRAME, encode_line
 from hq.userserver.turns import Connection, EndlessLineError, Turn
 
 #: Well below the 1,024 open files of a login shell: links to hosts, the spool and the ledger need some, too.
 MAX_CONNECTIONS = 500
+#: Bytes that all connections together hold: beyond this each may have one request worked on; beyond that the largest is closed.
+MUCH = MAX_FRAME
+MOST = 4 * MAX_FRAME
 #: Requests of one connection that `poll` hands out at once: a long pipeline holds up nobody.
 PER_POLL = 64
 
@@ -46,6 +49,12 @@ class Door:
         #: Whether a message may be worked on while earlier such ones of its connection are not answered yet.
         self.may_follow: Callable[[Message], bool] = lambda message: False
         self._gone: list[Connection] = []
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """As Keeper.is_full."""
+        return self._size > MUCH
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -156,6 +165,8 @@ class Door:
             except OSError as error:
                 self.drop(connection, str(error))
             self._update(connection)
+        while self._size > MOST:
+            self.drop(max(self._connections.values(), key=lambda each: each.counted), f"all together hold more than {MOST >> 20} MiB, and this one most")
 
     def drop(self, connection: Connection, reason: str) -> None:
         """Close a connection."""
@@ -163,6 +174,7 @@ class Door:
             return
         descriptor = connection.sock.fileno()
         connection.is_gone = True
+        self._size -= connection.counted
         self._connections.pop(descriptor, None)
         self._ready.pop(descriptor, None)
         self._answered.pop(descriptor, None)
@@ -221,6 +233,9 @@ class Door:
         if connection.is_over:
             self.drop(connection, "")
             return
+        size = connection.size
+        self._size += size - connection.counted
+        connection.counted = size
         if connection.has_more:
             self._ready[connection.sock.fileno()] = connection
         wanted = connection.wanted_events

@@ -219,7 +219,7 @@ class UserServer:
 
     def _receive(self) -> None:
         for received in self._port.receive():
-            peer, letter, note = received
+            peer, letter, note, _ = received
             host = self._keys.host_of(peer.key)
             if letter is None:
                 self.log("security").warning("from %s (%.8s): %s", host or "a stranger", peer.key, note)

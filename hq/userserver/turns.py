@@ -20,14 +20,22 @@ MAX_LINE = MAX_FRAME
 #: A stream waits while so much is not read; a connection on which so much more piles up is closed.
 ROOM = 1 << 20
 MAX_UNREAD = 2 * MAX_FRAME
-#: Requests of one connection that are worked on at once, and their bytes.
+#: So much is read ahead of what is worked on.
+IN_ROOM = 1 << 18
+#: Requests of one connection that are worked on at once, and their bytes; what one costs beside its bytes.
 MAX_TURNS = 512
 MAX_TURN_BYTES = 4 << 20
+TURN_COST = 4 << 10
 _PIECE = 1 << 18
 
 
 class Keeper(Protocol):
     """Whose connections these are."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all connections together hold much: each may have one request worked on then."""
+        ...
 
     def may_follow(self, message: Message) -> bool:
         """Whether a request may be worked on while earlier such ones of its connection are not answered yet."""
@@ -53,7 +61,7 @@ class Turn:
 
     def __init__(self, connection: Connection, size: int) -> None:
         self._connection = connection
-        self.size = size
+        self.size = size + TURN_COST
         self.kept = bytearray()
         self.is_ended = False
 
@@ -69,7 +77,9 @@ class Turn:
 
     def answer(self, message: Message, *, is_last: bool = True) -> None:
         """As Asker.answer."""
-        self.kept += encode_line(message)
+        line = encode_line(message)
+        self.kept += line
+        self._connection.kept += len(line)
         self.is_ended = self.is_ended or is_last
         self._connection.advance(self)
 
@@ -87,6 +97,8 @@ class Connection:
         self._is_ended = False  # the other side sends no more
         self._turns: deque[Turn] = deque()
         self._turn_bytes = 0
+        self.kept = 0  # bytes of answers that wait for their turn
+        self.counted = 0  # by the keeper
         self._held: tuple[Message, int] | None = None  # read, but may not be worked on before the earlier ones are answered
         self._is_pipeline = True  # all turns may be followed
         self.events = int(select.EPOLLIN)
@@ -99,9 +111,15 @@ class Connection:
     @property
     def is_busy(self) -> bool:
         """Whether no further request can be taken now."""
-        return self._held is not None or (
-            bool(self._turns) and (not self._is_pipeline or len(self._turns) >= MAX_TURNS or self._turn_bytes >= MAX_TURN_BYTES)
-        )
+        if self._held is not None or not self.has_room:
+            return True
+        is_enough = not self._is_pipeline or len(self._turns) >= MAX_TURNS or self._turn_bytes >= MAX_TURN_BYTES or self._keeper.is_full
+        return bool(self._turns) and is_enough
+
+    @property
+    def size(self) -> int:
+        """Bytes that it makes us hold."""
+        return len(self._in) + len(self._out) + self._turn_bytes + self.kept
 
     def next_turn(self) -> tuple[Turn, Message] | None:
         """The next request that may be worked on now, None if there is none. Raises RemoteError for what is no message."""
@@ -109,6 +127,8 @@ class Connection:
             if self.is_busy or (line := self.next_line()) is None:
                 return None
             self._held = (decode_line(line), len(line))
+        if not self.has_room:
+            return None
         message, size = self._held
         may_follow = self._keeper.may_follow(message)
         if self._turns and not may_follow:
@@ -124,7 +144,7 @@ class Connection:
         turn = Turn(self, size)
         self._is_pipeline = may_follow
         self._turns.append(turn)
-        self._turn_bytes += size
+        self._turn_bytes += turn.size
         return turn
 
     def advance(self, turn: Turn) -> None:
@@ -133,6 +153,7 @@ class Connection:
             return
         while self._turns and (first := self._turns[0]).kept:
             self._out += first.kept
+            self.kept -= len(first.kept)
             first.kept.clear()
             if not first.is_ended:
                 break
@@ -148,7 +169,7 @@ class Connection:
         if self._is_ended:
             return
         for _ in range(16):
-            if self.is_busy and len(self._in) > ROOM:
+            if self._has_enough:
                 return
             try:
                 piece = self.sock.recv(_PIECE)
@@ -189,10 +210,15 @@ class Connection:
     @property
     def has_more(self) -> bool:
         """Whether a request may stand in the buffer that can be worked on now."""
-        return (self._held is not None and not self._turns) or (not self.is_busy and self._scanned < len(self._in))
+        return (self._held is not None and not self._turns and self.has_room) or (not self.is_busy and self._scanned < len(self._in))
+
+    @property
+    def _has_enough(self) -> bool:
+        """Whether to read on later: what has come is not looked through yet, or must wait."""
+        return len(self._in) > IN_ROOM and (self.is_busy or self._scanned < len(self._in))
 
     @property
     def wanted_events(self) -> int:
         """What epoll shall tell of. A hang-up is always told."""
-        events = 0 if self._is_ended or (self.is_busy and len(self._in) > ROOM) else select.EPOLLIN
+        events = 0 if self._is_ended or self._has_enough else select.EPOLLIN
         return events | (select.EPOLLOUT if self._out else 0)

@@ -1,8 +1,9 @@
-"""Messages without end, which ZeroMQ would keep until the last part: whoever sends them is hung up on, memory comes back, others are served."""
+"""What ZeroMQ keeps without measure: messages without end, answers that nobody reads. Who has it keep too much is hung up on, others are served."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ from hq.kernel import portguard
 from hq.kernel.keys import make_curve_pair
 from hq.kernel.zmqbus import ZmqClient, ZmqServer
 from hq.protocol.codec import encode, envelope
-from hq.protocol.peers import PeerAsk
+from hq.protocol.peers import PeerAsk, PeerFacts
 from tests.support.wait import until
 from tests.support.zmtp import RawPeer
 
@@ -92,3 +93,43 @@ def test_who_sends_much_that_is_whole_goes_on(server: ZmqServer) -> None:
         kept[-1] = bytearray(PART)  # type: ignore[call-overload]  # the process grows, as it would by work of its own
     assert server.guard.hung_up == 0
     peer.close()
+
+
+def test_who_does_not_read_its_answers_is_cut_off(server: ZmqServer) -> None:
+    deaf = [RawPeer(server.port, SERVER[0], *make_curve_pair()) for _ in range(2)]
+    peers = []
+    for each in deaf:
+        each.send(encode(envelope(PeerAsk(what="ping"), id=7)))
+        peers.append(until(lambda: server.receive(), 20, "its question")[0].peer)
+    answer = envelope(PeerFacts(facts={"answer": "x" * MIB}), re=7)
+    given = 0
+    while server.send(answer, peers[0]):
+        given += 1
+        server.receive()
+        assert given < 900, "as much as its queue has room for was kept"
+    assert server.guard.hung_up == 1
+    assert server.send(answer, peers[1]), "the other one is let alone"
+    for each in deaf:
+        each.close()
+
+
+def test_the_connections_of_one_key_count_together(server: ZmqServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("GROWTH", -(1 << 40)), ("MOST_OF_ALL", 1 << 40)):  # it looks whatever the size of the process
+        monkeypatch.setattr(portguard, name, value)
+    pair = make_curve_pair()
+    several = [RawPeer(server.port, SERVER[0], *pair) for _ in range(4)]
+    other = RawPeer(server.port, SERVER[0], *make_curve_pair())
+    hello = encode(envelope(PeerAsk(what="ping"), id=7))
+    for each in (*several, other):
+        each.send(hello)
+        until(lambda: server.receive(), 20, "its first word")
+    until(lambda: server.receive() == [] and len(server.guard._seen) == 5, 20, "all to be known")
+    for _ in range(9):
+        for each in (*several, other):
+            with suppress(OSError):
+                each.send(PART, has_more=True)
+    until(lambda: server.guard.hung_up >= 2, 20, "the largest of that key to be hung up on")
+    other.send(b"")
+    until(lambda: any("of 10 frames" in each.note for each in server.receive()), 20, "the other one's message")
+    for each in (*several, other):
+        each.close()

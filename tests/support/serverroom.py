@@ -96,7 +96,6 @@ class Room:
         self.store = Store(self.engine)
         self.clock = ManualClock()
         self.bus = MemoryBus()
-        self.background = InlineBackground()
         self._writer_factory = writer or InlineWriter
         if not self.store.load().keys:
             self._seed()
@@ -116,6 +115,7 @@ class Room:
         """A (new) hq-server on the same database."""
         self.port = self.bus.listen("server", "server-key")
         self.writer = self._writer_factory(self.store)
+        self.background = InlineBackground()  # what an earlier one had under way ended with it
         config = parse_server_config((self.etc / "hq.yaml").read_text(), "hq.yaml", str(self.etc))
         self.server = Server(instance=INSTANCE, etc=str(self.etc), config=config, port=self.port, store=self.store, writer=self.writer,
                              background=self.background, log=open_log("hq-server", str(self.directory)), now=self.clock.now(),

@@ -184,7 +184,7 @@ class Remote:
 
     def _serve(self) -> None:
         while not self._end.wait(0.002):
-            for peer, letter, _ in self._server.receive():
+            for peer, letter, *_ in self._server.receive():
                 if letter is None or peer.key != self.allowed:
                     continue
                 for message in letter.messages:
