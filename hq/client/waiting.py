@@ -75,6 +75,8 @@ def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[i
                             add_to(total, jobs[job["id"]]["tasks"], -1)
                         jobs[job["id"]] = job
                     display.show(total)
+                    if message.get("note"):
+                        display.note(message["note"])
                     pauses = list(PAUSES)
                     if message["is_done"]:
                         session.close()

@@ -181,6 +181,16 @@ class Links:
         news, self._news = list(self._news.values()), {}
         return news
 
+    def hopeless(self) -> LinkNews | None:
+        """A link that failed, if there is one and none is alive or on its way: then nothing of the user can start."""
+        failed = None
+        for host, link in self._links.items():
+            if link.state is LinkState.FAILED and not link.is_dialling:
+                failed = failed or LinkNews(host, link.state, link.reason)
+            elif link.state is not LinkState.UNKNOWN:
+                return None
+        return failed
+
     def all_news(self) -> list[LinkNews]:
         """Every link that was ever asked for, as it is now: for a hq-server that has just come back."""
         self._news = {}

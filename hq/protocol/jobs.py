@@ -192,11 +192,12 @@ class JobUnwatch(Message, frozen=True, kw_only=True, tag="job.unwatch"):
 
 
 class JobProgress(Message, frozen=True, kw_only=True, tag="job.progress"):
-    """News of watched jobs. `is_done`: all have finished, nothing more comes."""
+    """News of watched jobs. `is_done`: all have finished, nothing more comes. `note`: a word of the user-server for the person who waits."""
 
     sent_by: ClassVar = DOWN | USER
     jobs: tuple[JobCounts, ...]
     is_done: bool
+    note: str = ""
 
 
 class GroupQuery(Message, frozen=True, kw_only=True, tag="group.query"):

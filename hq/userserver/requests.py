@@ -25,6 +25,7 @@ from hq.protocol.jobs import (
     JobAsk,
     JobExplain,
     JobExplained,
+    JobProgress,
     JobQuery,
     JobRows,
     JobShow,
@@ -102,6 +103,17 @@ def _watch(server: UserServer, asker: Asker, message: JobWatch) -> None:
     request = server.upstream.ask(message, answer, is_stream=True)
     if request:
         server.watches[request] = asker
+
+
+def warn_watchers(server: UserServer) -> None:
+    """Who waits is told, once, when nothing of his can start because no exec-server can be started."""
+    server.watches_warned &= server.watches.keys()
+    if len(server.watches_warned) == len(server.watches) or (trouble := server.execs.links.hopeless()) is None:
+        return
+    note = f"nothing of yours can start, for no exec-server can be started; on {trouble.host}: {trouble.reason}"
+    for request in server.watches.keys() - server.watches_warned:
+        server.watches[request].answer(JobProgress(jobs=(), is_done=False, note=note), is_last=False)
+    server.watches_warned |= server.watches.keys()
 
 
 def _submit(server: UserServer, asker: Asker, message: JobAsk) -> None:

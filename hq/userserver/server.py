@@ -96,6 +96,7 @@ class UserServer:
         self.keepalive_sentence = keepalive_sentence
         self.known_blobs: set[str] = set()
         self.watches: dict[int, Asker] = {}
+        self.watches_warned: set[int] = set()
         self.exit_code = 0
         self._port = port
         self._keys = keys
@@ -249,6 +250,7 @@ class UserServer:
             if asker.is_gone:
                 del self.watches[request]
                 self.upstream.drop(request)
+        requests.warn_watchers(self)
 
     def _consider_end(self) -> None:
         boot = self.now.boot

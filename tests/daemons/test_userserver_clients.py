@@ -11,7 +11,7 @@ import pytest
 from hq.errors import UnavailableError
 from hq.kernel.keys import Sealer, Verifier
 from hq.model.ids import AttemptKey
-from hq.model.rows import JobCounts, Row
+from hq.model.rows import Row
 from hq.model.selection import Selection
 from hq.protocol.base import Problem
 from hq.protocol.codec import MAX_FRAME, envelope
@@ -20,14 +20,11 @@ from hq.protocol.jobs import (
     JobAsk,
     JobExplain,
     JobExplained,
-    JobProgress,
     JobQuery,
     JobRequest,
     JobRows,
     JobSubmit,
     JobSubmitted,
-    JobUnwatch,
-    JobWatch,
     SubmittedItem,
 )
 from hq.protocol.peers import HostCheck, HostChecked, PeerAsk, PeerBye, PeerFacts, PeerHello, PeerRefused, PeerShutdown
@@ -203,25 +200,6 @@ def test_a_client_that_ends_its_side_gets_its_answer(rig: Rig) -> None:
     rig.reply(request, JobRows(rows=()))
     rig.tick()
     assert client.answers() == [JobRows(rows=())] and client.is_closed
-
-
-def test_a_watch_streams_until_done_and_ends_with_its_client(rig: Rig) -> None:
-    client, other = rig.client(), rig.client()
-    rig.ask(client, JobWatch(selection=Selection(is_last=True)))
-    request, _ = rig.take_request(JobWatch)
-    news = JobProgress(jobs=(JobCounts(1, {"running": 1}, False),), is_done=False)
-    last = JobProgress(jobs=(JobCounts(1, {"finished": 1}, True, 0),), is_done=True)
-    rig.reply(request, news, news)
-    rig.tick()
-    rig.reply(request, last)
-    rig.tick()
-    assert client.answers() == [news, news, last]
-    rig.ask(other, JobWatch(selection=Selection(is_last=True)))
-    request, _ = rig.take_request(JobWatch)
-    other.sock.close()
-    rig.tick()
-    assert rig.server_got(JobUnwatch) == [JobUnwatch(request=request)]
-    assert len(rig.us.upstream.requests) == 0 and len(rig.door) == 1
 
 
 def test_a_server_that_is_away_is_said_so(tmp_path: Path) -> None:

@@ -126,6 +126,14 @@ def test_single_tasks_are_named_and_asked_for_again_as_such(
     assert capsys.readouterr().out == "job 4_2,7: 1 failed, 1 ok, exit code 3\n"
 
 
+def test_a_word_of_the_user_server_is_shown(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [JobProgress(jobs=(), is_done=False, note="nothing starts"), JobProgress(jobs=(counts(4, finished__ok=1),), is_done=True)]
+    with here.serve(lambda message: list(words)):
+        assert commands.main(["wait", "4"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "nothing starts\n" and told.out == "job 4: ok\n"
+
+
 def test_a_user_server_that_stays_away_is_said(here: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with here.serve(lambda message: [None]):
