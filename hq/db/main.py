@@ -1,6 +1,7 @@
 """hq-dbadmin: makes, fills, checks, upgrades and drops the state database of an instance.
 
-Never talks to a running hq-server: what it changes under one is seen at the server's next start.
+Never talks to a running hq-server: what it changes under one is seen at the server's next start. What would pull the tables away from
+under one on this machine is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TextIO
 
@@ -23,9 +25,10 @@ from hq.db.backup import back_up, begin_anew, restore
 from hq.db.engine import advice, check_revision, create_tables, drop_tables, expected_revision, open_engine, reached, revision, upgrade
 from hq.db.faults import place_of
 from hq.db.store import Store
-from hq.errors import HqError, InputError, RefusedError, UsageError
+from hq.errors import HqError, InputError, RefusedError, UnavailableError, UsageError
 from hq.kernel.clustertab import read_cluster_tab
-from hq.kernel.config import read_database_url, read_users
+from hq.kernel.config import read_database_url, read_server_config, read_users
+from hq.kernel.files import lock_file
 from hq.kernel.places import find_etc, read_client_config
 from hq.model.changes import AuditRecord, Changes
 from hq.model.host import HostRecord
@@ -87,9 +90,31 @@ def _run(options: argparse.Namespace, source: TextIO, out: TextIO) -> int:
     if warning:
         print(f"hq-dbadmin: warning: {warning}", file=sys.stderr)
     try:
-        return _act(options, etc, engine, source, out)
+        with _server_kept_down(etc) if _needs_it_down(options, engine) else nullcontext():
+            return _act(options, etc, engine, source, out)
     finally:
         engine.dispose()
+
+
+def _needs_it_down(options: argparse.Namespace, engine: Engine) -> bool:
+    if options.upgrade and revision(engine) not in (None, expected_revision()):
+        return True
+    return bool(options.drop_tables or options.restore or options.restored)
+
+
+@contextmanager
+def _server_kept_down(etc: str) -> Iterator[None]:
+    """No hq-server of this instance runs on this machine, nor is started meanwhile. Raises RefusedError if one does."""
+    run_dir = os.path.join(read_server_config(etc).var, "run") if os.path.exists(os.path.join(etc, "hq.yaml")) else ""
+    if not os.path.isdir(run_dir):
+        yield
+        return
+    try:
+        lock = lock_file(os.path.join(run_dir, "hq-server.lock"))
+    except UnavailableError as error:
+        raise RefusedError(f"hq-server is running ({error}): end it first, with hq-admin shutdown") from None
+    with lock:
+        yield
 
 
 def _act(options: argparse.Namespace, etc: str, engine: Engine, source: TextIO, out: TextIO) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, inspect
 from hq.db.engine import open_engine
 from hq.db.main import main
 from hq.db.store import Store
+from hq.kernel.files import lock_file
 from hq.model.changes import Changes
 from hq.model.user import Role
 from tests.support.dbrecords import make_job
@@ -119,6 +121,19 @@ def test_dropping_asks(instance: Instance, monkeypatch: pytest.MonkeyPatch, caps
     assert instance.run("--drop-tables") == 0
     assert inspect(instance.engine()).get_table_names() == []
     assert instance.run("--create-tables") == 0 and instance.run("--drop-tables", "--yes") == 0
+
+
+@pytest.mark.parametrize("words", [["--drop-tables", "--yes"], ["--restored"], ["--restore", "nothing"]])
+def test_a_running_hq_server_keeps_its_tables(instance: Instance, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    instance.write("hq.yaml", f"instance: demo-0badcafe\nvar: {tmp_path}/var\n")
+    (tmp_path / "var" / "run").mkdir(parents=True)
+    assert instance.run("--create-tables", "--add-standard-entries") == 0
+    with lock_file(str(tmp_path / "var" / "run" / "hq-server.lock")):
+        assert instance.run(*words) == 1
+        told = capsys.readouterr().err
+        assert f"process {os.getpid()}" in told and "hq-admin shutdown" in told
+        assert instance.run("--check") == 0 and instance.run("--upgrade") == 0
+    assert instance.run("--drop-tables", "--yes") == 0
 
 
 def test_an_administrators_key_is_registered(instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
