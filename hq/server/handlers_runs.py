@@ -79,8 +79,14 @@ def reported(server: Server, request: Request, message: RunReported) -> None:
         skew = 0.0 if sent is None else server.clocks.difference((request.caller.user, message.host), now - sent)
         server.add(RunsReported(user=request.caller.user, host=message.host, reports=reports, skew=skew))
     if message.sequence and request.peer is not None:
-        peer, answer = request.peer, RunRecorded(host=message.host, sequence=message.sequence)
-        server.after_commit(lambda: server.outbox.tell(peer, answer))
+        peer, answer, cluster = request.peer, RunRecorded(host=message.host, sequence=message.sequence), server.cluster
+
+        def acknowledge() -> None:
+            # it counts for all reports before this one, too: of those that a rebuilt core has forgotten all is told anew
+            if server.cluster is cluster:
+                server.outbox.tell(peer, answer)
+
+        server.after_commit(acknowledge)
 
 
 def roll(server: Server, request: Request, message: RunRoll) -> None:
