@@ -97,7 +97,9 @@ class ExecServer:
         self.journal = Journal(path)
         self.statuses = StatusReader(os.path.join(run_dir, "statuses"))
         self.batch = batch
-        self.backend: Backend = batch or processes(self._note_status, self.statuses, cgroups)
+        own = processes(self._note_status, self.statuses, cgroups)
+        self._processes = own if batch is None else None
+        self.backend: Backend = own if batch is None else batch
         self.outputs = OutputWatch(log.category("output").warning)
         self.runner = Runner(bootstrap.slots)
         self.held, self.armed = HeldReports(), Armed()
@@ -124,9 +126,12 @@ class ExecServer:
 
     def tick(self, now: Now) -> float | None:
         """As Daemon.tick."""
-        self._poll(now)
+        self._polled = now
+        if self._processes is not None:
+            self._processes.reap(now.wall)
         if (rest := self.relay.rests_until(now)) is not None and now.boot < self._deadline and not self.dialer.has_news():
             return min(rest, self._deadline)
+        self._poll(now)
         self._step(self.relay.take(), now)
         events: list[Event] = list(self.events)
         self.events.clear()
@@ -257,8 +262,7 @@ class ExecServer:
         return (host_load(self.bootstrap.host),) if self.batch is None else ()
 
     def _poll(self, now: Now) -> None:
-        """Take what has ended; the relay makes what follows, and tells the core."""
-        self._polled = now
+        """What it means that runs have ended, for the core."""
         ended, gone = self.backend.poll(now.boot)
         if self.batch is not None:
             self.relay.tell(batch_events(self, self.batch, now))

@@ -138,6 +138,7 @@ class NodeRun:
         return [SignalAsked(self._launch.key, _BACK.get(number, number))] if number in _PASSED_ON else []
 
     def _poll(self, now: Now) -> list[Event]:
+        self._backend.reap(now.wall)
         ended, gone = self._backend.poll(now.boot)
         events: list[Event] = [
             RunEnded(key=each.key, at=now.wall, exit_code=each.exit_code, signal=each.signal, max_rss=each.max_rss, cpu=each.cpu,

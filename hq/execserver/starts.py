@@ -21,7 +21,7 @@ from hq.model.runs import StartOrder
 if TYPE_CHECKING:
     from hq.execserver.app import ExecServer
 
-BOOKS = 0.01  # seconds that the core may be behind while runs follow each other
+BOOKS = 0.025  # seconds that the core may be behind while runs follow each other
 MOST_FOLLOW = 100  # runs; so that nothing above waits for runs that end faster than they are made
 
 
@@ -96,13 +96,13 @@ class Relay:
             self._queues[run.demands] = server.runner.queue.followers(run.demands)
         heir = next(self._queues[run.demands], None)
         if heir is None or not self._may_follow(server, heir, ended):
-            self._queues[run.demands] = iter(())  # in order, or not at all
+            self.leave(server, ended)  # in order, or not at all
             return
         key, slots, tag = heir.key, self._slots.get(ended, run.order.slots), server.names.next()
         server.journal.note(t="starting", key=key, tag=tag, at=now.wall)
         if not server.flush():
             server.journal.note(t="unstarted", key=key)
-            self._queues[run.demands] = iter(())
+            self.leave(server, ended)
             return
         self._heirs[ended] = key, make_run(server, heir.spec, StartOrder(*key, slots), tag, now)
         self._slots[key] = slots
@@ -110,7 +110,8 @@ class Relay:
             self._until = now.boot + BOOKS
 
     def leave(self, server: ExecServer, ended: AttemptKey) -> None:
-        """Of this end the core hears first: it says who gets the slots, so until then nobody else is made to follow in that queue."""
+        """Of this end the core hears first, and now: it says who gets the slots, so until then nobody else is made to follow in that queue."""
+        self._until = 0.0
         run = server.runner.runs.get(ended)
         if run is not None:
             self._queues[run.demands] = iter(())

@@ -50,6 +50,7 @@ class FakeBackend:
         self._point = point
         self._note = note
         self._live: dict[AttemptKey, str] = {}
+        self._ended: list[Ended] = []
 
     def start(self, launch: Launch) -> Started:
         """As Backend.start."""
@@ -67,19 +68,22 @@ class FakeBackend:
         """As Backend.adopt."""
         self._live[key] = tag
 
-    def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
-        """As Backend.poll."""
-        ended = []
+    def reap(self, wall: float) -> None:
+        """As ProcessBackend.reap."""
         for key, tag in list(self._live.items()):
             process = self._machine.processes.get(tag)
             if process is None:
-                ended.append(Ended(key=key, is_never=True, reason="there is no process of it"))
+                self._ended.append(Ended(key=key, is_never=True, reason="there is no process of it"))
             elif process.end_at <= self._clock.now().wall:
                 self._note(key, process.code, process.signal)
-                ended.append(Ended(key=key, exit_code=process.code, signal=process.signal, at=process.end_at))
+                self._ended.append(Ended(key=key, exit_code=process.code, signal=process.signal, at=process.end_at))
             else:
                 continue
             del self._live[key]
+
+    def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
+        """As Backend.poll."""
+        ended, self._ended = self._ended, []
         return ended, []
 
     def signal(self, key: AttemptKey, number: int, is_ending: bool) -> None:

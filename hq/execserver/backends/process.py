@@ -42,7 +42,7 @@ class _Live:
     gone_since: float | None = None
     peak: int = 0
     cpu: float = 0.0  # of all its processes, as far as it was seen: who is killed is waited for by nobody who counts
-    born: int = 0  # in which poll it was started
+    born: float = 0.0  # the moment of the `reap` in which it was started, or before
     members: set[tuple[int, int]] = field(default_factory=set)  # (pid, starttime) ever seen as its own
 
 
@@ -63,7 +63,8 @@ class ProcessBackend:
         self._next_linger = 0.0
         self._own_peak = 0
         self._children = Children()
-        self._polls = 0
+        self._moment = 0.0
+        self._taken: list[tuple[_Live, int | None, int | None, resource.struct_rusage, float]] = []
 
     # --- start ------------------------------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ class ProcessBackend:
                 return why if isinstance(why, NotStarted) else spawn_failure(error, found)
             # who has this pid and began by now can be nobody else: /proc need not be asked, which costs more than the process's own files
             starttime = ticks_now()
-            live = _Live(launch.key, launch.tag, pid, starttime, True, born=self._polls)
+            live = _Live(launch.key, launch.tag, pid, starttime, True, born=self._moment)
             self._keep(live)
             if launch.nice:
                 _renice(pid, launch.nice)
@@ -129,11 +130,12 @@ class ProcessBackend:
 
     # --- end --------------------------------------------------------------------------------------------------------
 
-    def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
-        """As Backend.poll."""
-        self._polls += 1
-        ended: list[Ended] = []
-        taken: list[tuple[_Live, int | None, int | None, resource.struct_rusage]] = []
+    def reap(self, wall: float) -> None:
+        """Take what has ended from the system, no more: `poll` tells what that means. Whoever notes a status may start another run in its place.
+
+        `wall`: this moment, Unix time. To be called before `poll`.
+        """
+        self._moment = wall
         while True:
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -142,8 +144,8 @@ class ProcessBackend:
             if info is None:
                 break
             live = self._by_pid.get(info.si_pid)
-            if live is not None and live.born == self._polls:
-                break  # it followed another a moment ago, and the moment of its own end is that of the next poll
+            if live is not None and live.born == wall:
+                break  # it followed another a moment ago, and its own end has a moment of its own
             if live is None or not live.is_child:
                 os.waitpid(info.si_pid, os.WNOHANG)  # an orphan of a run that came to us
                 continue
@@ -155,18 +157,23 @@ class ProcessBackend:
                 _kill_group(live.pid)
             _, _, usage = os.wait4(live.pid, 0)
             del self._by_pid[live.pid]
-            taken.append((live, code, number, usage))
+            self._taken.append((live, code, number, usage, wall))
+
+    def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
+        """As Backend.poll."""
+        ended: list[Ended] = []
+        taken, self._taken = self._taken, []
         has_orphans = bool(taken) and self._has_orphans()
-        for live, code, number, usage in taken:
+        for live, code, number, usage, at in taken:
             max_rss, cpu = usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
-            ended.append(self._end(live, code, number, max_rss, cpu, has_orphans=has_orphans))
+            ended.append(self._end(live, code, number, max_rss, cpu, at=at, has_orphans=has_orphans))
         if any(not live.is_child and not live.is_lingering for live in self._live.values()):
             ended.extend(self._poll_adopted(boot))
         return ended, self._poll_leftovers(boot)
 
     def _end(
         self, live: _Live, code: int | None, number: int | None, max_rss: int | None, cpu: float | None, reason: str = "",
-        has_orphans: bool = True,
+        at: float | None = None, has_orphans: bool = True,
     ) -> Ended:  # fmt: skip
         self._by_pid.pop(live.pid, None)
         usage = self._cgroups.leave(live.tag) if self._cgroups is not None else None
@@ -187,8 +194,8 @@ class ProcessBackend:
             live.is_lingering = True
         else:
             del self._live[live.key]
-        return Ended(key=live.key, exit_code=code, signal=number, max_rss=max_rss, cpu=max(cpu or 0.0, live.cpu) or cpu, reason=reason, has_leftovers=bool(rest),
-                     is_memory=bool(usage and usage.oom_kills and number == signal.SIGKILL))  # fmt: skip
+        return Ended(key=live.key, exit_code=code, signal=number, max_rss=max_rss, cpu=max(cpu or 0.0, live.cpu) or cpu, reason=reason, at=at,
+                     has_leftovers=bool(rest), is_memory=bool(usage and usage.oom_kills and number == signal.SIGKILL))  # fmt: skip
 
     def _ceiling(self) -> int:
         self._own_peak = max(self._own_peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
