@@ -61,7 +61,7 @@ def build_request(values: dict[str, Any], words: list[str], here: Here) -> dict[
     for key in ("stdin", "stdout", "stderr", "logfile"):
         if key in values:
             request[key] = bytes_text(os.path.join(cwd, path_template(key, values[key])))
-    for key in ("slots", "memory", "time_limit", "grace", "retries", "nice", "output_limit"):
+    for key in ("slots", "memory", "time_limit", "grace", "retries", "nice", "mode", "output_limit"):
         if key in values:
             request[key] = values[key]
     if "retry_on" in values:

@@ -113,6 +113,8 @@ JOB_OPTIONS: tuple[Option, ...] = (
     Option("--retry-on", "only after these exit codes (128+N for signal N)", "CODES", convert=exit_codes),
     Option("--signal", "send a signal so long before the time limit: USR1@120", "SIG@TIME", convert=early_signal),
     Option("--nice", "0 to 19 (0)", "N", convert=whole_number(0, 19)),
+    Option("--mode", "at a batch system: a job of its own there, through pilots, or by count and length (the site's choice)", "HOW",
+           choices=("forward", "pilot", "auto")),  # fmt: skip
     Option("--output-limit", "of each stream (1G)", "SIZE", convert=size),
     Option("--output-limit-action", "what happens above it", "WHAT", choices=("trim", "stop", "warn")),
     Option("--script", "submit this script; its bytes are kept with the job", "FILE"),

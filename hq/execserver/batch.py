@@ -14,48 +14,42 @@ from logging import Logger
 from signal import SIGTERM
 
 from hq.errors import HqError, RefusedError
-from hq.execserver.backends.base import Ended, Halted, Launch, News, NotBegun, NotStarted, Seen, Submitted
-from hq.execserver.backends.dialect import Demand, Dialect, NativeJob, NativeState
+from hq.execserver.backends.base import Ended, Launch, News, NotBegun, NotStarted, Seen, Submitted
+from hq.execserver.backends.dialect import Demand, Dialect
 from hq.execserver.batchcentre import Accepted, Accounted, Balked, Centre, Declined, Listed, Silent
 from hq.execserver.batchfiles import Group, forbid, note_native, read_groups, read_words, remove_group, write_group
-from hq.execserver.batchjudge import Verdict, judge
 from hq.execserver.batchmembers import Member, Pending, alike, count_members, demand_of, demand_of_words, submission_of
-from hq.execserver.batchstarts import Start, begin, lag_of, measure_lag, note_start, strays
+from hq.execserver.batchstarts import lag_of, measure_lag
+from hq.execserver.batchwatch import BatchWatch
 from hq.execserver.noderun import TRANSLATED
 from hq.kernel.daemon import Background
 from hq.model.batch import BatchSettings
 from hq.model.ids import AttemptKey
 from hq.model.quantities import format_seconds
 from hq.model.runs import RETURNED
-from hq.model.states import Outcome
 
 CANCEL_AGAIN = 20.0  # seconds until a running job is cancelled once more
 
 
-class BatchBackend:
+class BatchBackend(BatchWatch):
     """See `base.Backend` for the calls; besides them `take_news` and `wake`."""
 
     def __init__(self, dialect: Dialect, settings: BatchSettings, host: str, base: str, user: str, background: Background, log: Logger) -> None:
-        self.where = f"{dialect.name}:{host}"
+        super().__init__(f"{dialect.name}:{host}", settings, Centre(dialect, settings, user, background, log), log)
         self._dialect = dialect
-        self._settings = settings
         self._base = base
-        self._log = log
-        self.centre = Centre(dialect, settings, user, background, log)
-        self._members: dict[AttemptKey, Member] = {}
         self._fresh: list[Launch] = []
-        self._pending: dict[str, Pending] = {}
-        self._groups: dict[str, Group] = {}
-        self._news: list[News] = []
-        self._ended: list[Ended] = []
         self._next_look = 0.0
         self._before = {key: (group, index) for group in read_groups(base) for index, key in enumerate(group.keys)}
-        self._lag = measure_lag(base) if self._before else 0.0  # of the shared file system's clock
+        if self._before:
+            self._lag = measure_lag(base)
 
     # --- Backend ------------------------------------------------------------------------------------------------
 
     def start(self, launch: Launch) -> NotStarted | Submitted:
         """As Backend.start: it is submitted with all others of this moment."""
+        if launch.mode == "pilot" and not self._settings.pilot_limit:
+            return NotStarted(f"{self.where}: it was to run in a pilot, and the site allows none there (pilot_limit in backends.yaml)", is_refused=True)
         try:
             self._dialect.submit_argv(submission_of(Pending(Group("", "", [launch.key]), launch.name, demand_of(launch)), self._settings))
         except RefusedError as error:
@@ -88,10 +82,10 @@ class BatchBackend:
 
     def poll(self, boot: float) -> tuple[list[Ended], list[AttemptKey]]:
         """As Backend.poll; never any leftovers, for the runner on the node waits for them."""
-        for group, _ in self._before.values():
-            if group.tag not in self._groups:
-                remove_group(group)  # all of it was over, and nobody had come to remove it
-        self._before = {}
+        # besides what was over before, and nobody had come to remove
+        for group in [*self._graves, *(group for group, _ in self._before.values() if group.tag not in self._groups)]:
+            remove_group(group)
+        self._before, self._graves = {}, []
         for told in self.centre.take(boot):
             if isinstance(told, Accepted):
                 self._accepted(told, boot)
@@ -218,7 +212,7 @@ class BatchBackend:
 
     def wake(self) -> float | None:
         """When `poll` has something to do even if no command ends. CLOCK_BOOTTIME."""
-        if self._fresh or self._news or self._ended:
+        if self._fresh or self._news or self._ended or self._graves:
             return 0.0
         moments = [pending.next_try for pending in self._pending.values() if not pending.is_under_way]
         moments += [each for each in (self.centre.wake(bool(self._members)), self._next_look if self._members else None) if each is not None]
@@ -304,93 +298,3 @@ class BatchBackend:
         pending.tries, pending.next_try, pending.must_look = pending.tries + 1, boot + pause, True
         for member in members:
             self._tell(member, f"not submitted yet: {told.words} (next try in {format_seconds(pause)})")
-
-    # --- what is seen ---------------------------------------------------------------------------------------------
-
-    def _listed(self, told: Listed, boot: float) -> None:
-        self.centre.order("cancel", strays(told.jobs, self._groups))
-        for member in [each for each in self._members.values() if each.id]:
-            job = told.jobs.get(member.id)
-            if job is not None:
-                self._see(member, job, boot)
-            elif told.asked >= member.listable and member.final is None:
-                if member.absent is None:
-                    member.absent = boot
-                self._tell(member, "listed no more, and nothing says yet how it ended")
-
-    def _see(self, member: Member, job: NativeJob, boot: float) -> None:
-        member.job = job
-        if job.state is NativeState.ENDED:
-            member.absent = None
-            if member.final is None:
-                member.final = boot
-        elif job.state is NativeState.PENDING and member.has_begun:
-            self.centre.order("cancel", [member.id])
-            self._end(member, Verdict((Outcome.LOST, f"{self.where} stopped it and queued it again ({job.reason or job.word})")))
-        elif job.state is NativeState.PENDING:
-            self._tell(member, job.reason or job.word.lower())
-        elif member.has_begun and member.is_halted != (job.state is NativeState.SUSPENDED):
-            member.is_halted = not member.is_halted
-            self._news.append(Halted(member.key, member.is_halted, f"suspended at {self.where}" if member.is_halted else ""))
-        if member.has_begun and job.state is NativeState.RUNNING:
-            self._tell(member, "")
-
-    def _look(self, boot: float) -> None:
-        """Read the runners' files."""
-        seen: dict[str, set[str]] = {}
-        for member in list(self._members.values()):
-            tag = member.group.tag
-            names = seen[tag] if tag in seen else seen.setdefault(tag, member.group.names())
-            if not member.has_begun and f"{member.index}.start" in names:
-                self._begin(member)
-            if member.exit is None and f"{member.index}.exit" in names:
-                member.exit = read_words(member.group.path(f"{member.index}.exit"))
-            self._conclude(member, boot)
-
-    def _begin(self, member: Member) -> None:
-        start = self._mark_start(member)
-        if start is not None:
-            self._news.append(begin(member, start, self.where))
-
-    def _mark_start(self, member: Member) -> Start | None:
-        """Take over what the runner's mark says."""
-        found = note_start(member, self._lag)
-        if found is None:
-            return None
-        start, other = found
-        if other:
-            self._log.warning("job %s was accepted twice: it began as %s", other, start.id)
-            self.centre.order("cancel", [other])
-        return start
-
-    def _conclude(self, member: Member, boot: float) -> None:
-        """Whether it is over, as far as is known."""
-        verdict = judge(member, boot, self._settings, self.where)
-        if verdict is not None and verdict.never:
-            self._news.append(NotBegun(member.key, verdict.never))
-            self._drop(member)
-        elif verdict is not None:
-            self._end(member, verdict)
-
-    def _end(self, member: Member, verdict: Verdict) -> None:
-        if not member.has_begun:
-            self._begin(member)
-        self._ended.append(Ended(key=member.key, exit_code=verdict.exit_code, signal=verdict.signal, max_rss=verdict.max_rss, cpu=verdict.cpu,
-                                 cause=verdict.cause, at=None if verdict.at is None else min(time.time(), verdict.at + member.skew)))  # fmt: skip
-        self._drop(member)
-
-    def _tell(self, member: Member, reason: str) -> None:
-        member.reason = reason
-        told = member.waits(self.where)
-        if told != member.told:
-            member.told = told
-            self._news.append(told)
-
-    def _drop(self, member: Member) -> None:
-        self._members.pop(member.key, None)
-        group = member.group
-        if not any(key in self._members for key in group.keys):
-            self._groups.pop(group.tag, None)
-            if group.tag in self._pending and not self._pending[group.tag].is_under_way:
-                del self._pending[group.tag]
-            remove_group(group)

@@ -48,7 +48,7 @@ def make_batch(told: Bootstrap, log: Logger) -> Made:
     user = pwd.getpwuid(os.geteuid()).pw_name
     background = ThreadBackground(4)
     forward = BatchBackend(dialect, settings, told.host, os.path.join(home, "batch", told.host), user, background, log)
-    if settings.mode == "forward":
+    if not settings.pilot_limit:
         return Made(forward, (background,), ())
     base = make_private_dir(os.path.join(home, "pilots", told.host))
     public, port = relay_port(os.path.join(base, "relay.json"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hq.execserver.backends.base import Begun
@@ -98,11 +98,13 @@ def measure_lag(directory: str) -> float:
     return lag
 
 
-def strays(jobs: Mapping[str, NativeJob], groups: Mapping[str, Group]) -> list[str]:
-    """Ids of jobs that wait and are a second acceptance of what has an id already."""
-    found = []
+def strays(jobs: Mapping[str, NativeJob], members: Iterable[Member]) -> list[str]:
+    """Ids of jobs that wait and are a second acceptance of what has begun. While neither has, nobody knows which one will."""
+    waiting: dict[str, list[str]] = {}
     for job in jobs.values():
-        group = groups.get(job.tag)
-        if group is not None and group.native and job.state is NativeState.PENDING and begun_as(group.native, job.id) != group.native:
-            found.append(job.id)
-    return found
+        if job.state is NativeState.PENDING and job.tag:
+            waiting.setdefault(job.tag, []).append(job.id)
+    if not waiting:
+        return []
+    begun = (member for member in members if member.has_begun and member.id)
+    return [id for member in begun for id in waiting.get(member.group.tag, ()) if id != member.id and begun_as(member.id, id) == id]

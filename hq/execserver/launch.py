@@ -107,7 +107,7 @@ class Launcher:
         return Launch(
             key=order.key, tag=tag, argv=argv, env=run_environment(recipe.environment, spec, order, tag), cwd=spec.cwd, umask=spec.umask,
             stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, directory=where, nice=spec.nice, memory=spec.memory,
-            name=spec.name, slots=max(spec.slots, len(order.slots)), resources=spec.resources, time_limit=spec.time_limit, grace=spec.grace,
+            name=spec.name, slots=max(spec.slots, len(order.slots)), resources=spec.resources, mode=spec.mode, time_limit=spec.time_limit, grace=spec.grace,
             output_limit=spec.output_limit, output_action=spec.output_action,
         )  # fmt: skip
 

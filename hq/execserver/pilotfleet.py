@@ -1,6 +1,7 @@
 """The native side of pilots: how many there are, asked for and given up by demand, each a job of the batch system.
 
-A pilot's directory has its bootstrap (0600, with its key), the script (which names that directory and nothing else), and `job.json`.
+A pilot's directory has its bootstrap (0600, with its key), the script (which names that directory and nothing else), `job.json`, and `spoken`
+from when it was first heard.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Pilot:
     word: str = ""
     unwanted: float | None = None  # CLOCK_BOOTTIME since when nothing waits for it
     is_given_up: bool = False
+    has_spoken: bool = False  # ever: only then something was given to it
 
 
 class PilotFleet:
@@ -58,11 +60,15 @@ class PilotFleet:
         self._log = log
         self._not_before = 0.0
         self._submitting = ""
+        self._graves: list[Group] = []
         for tag in sorted(os.listdir(base)):
             words = read_words(os.path.join(base, tag, "job.json"))
+            group = Group(tag, os.path.join(base, tag), [])
             if words is not None:
-                group = Group(tag, os.path.join(base, tag), [])
-                self.pilots[tag] = Pilot(tag, str(words["key"]), group, str(words.get("id", "")))
+                has_spoken = "spoken" in group.names() or not words.get("is_marked")  # an earlier version did not mark those that spoke
+                self.pilots[tag] = Pilot(tag, str(words["key"]), group, str(words.get("id", "")), has_spoken=has_spoken)
+            elif os.path.isdir(group.directory):
+                remove_group(group)  # half written, never submitted
 
     @property
     def live(self) -> list[Pilot]:
@@ -71,15 +77,16 @@ class PilotFleet:
 
     def tend(self, wanted: int, boot: float) -> None:
         """Ask for pilots until there are `wanted`, and learn how they stand."""
+        while self._graves:
+            remove_group(self._graves.pop())
         for told in self._centre.take(boot):
             if isinstance(told, Accepted):
                 self._accepted(told, boot)
             elif isinstance(told, Declined):
                 self._submitting = ""
                 self.trouble = told.words
-                pilot = self.pilots.pop(told.tag, None)
-                if pilot is not None:
-                    remove_group(pilot.group)
+                if told.tag in self.pilots and not told.is_again:
+                    remove_group(self.pilots.pop(told.tag).group)
                 self._not_before = boot + (self._settings.retry_delays[-1] if told.is_again else self._settings.pilot_cooldown)
                 self._log.warning("no pilot: %s", told.words)
             elif isinstance(told, Silent):
@@ -90,8 +97,12 @@ class PilotFleet:
                 for pilot in [each for each in self.pilots.values() if each.absent is not None and each.id in told.jobs]:
                     self._see(pilot, told.jobs[pilot.id], boot)
         want = min(wanted, self._settings.pilot_limit)
-        if len(self.live) < want and not self._submitting and boot >= self._not_before:
-            self._ask(boot)
+        if not self._submitting and boot >= self._not_before:
+            doubtful = next((pilot for pilot in self.live if not pilot.id), None)
+            if doubtful is not None:
+                self._look_for(doubtful, boot)
+            elif len(self.live) < want:
+                self._ask(boot)
         known = [pilot for pilot in self.pilots.values() if pilot.id and pilot.over is None]
         self._centre.tend([pilot.id for pilot in known], [pilot.id for pilot in known if pilot.absent is not None], boot)
 
@@ -99,25 +110,45 @@ class PilotFleet:
         tag = f"hq-pilot-{secrets.token_hex(8)}"
         public, secret = make_curve_pair()
         settings = self._settings
+        group = Group(tag, os.path.join(self._base, tag), [])
         try:
-            group = Group(tag, make_private_dir(os.path.join(self._base, tag)), [])
+            make_private_dir(group.directory)
             told = msgspec.structs.replace(
                 self._told, upstreams=self._upstreams, upstream_key=self._public, public=public, secret=secret, slots=settings.pilot_slots,
                 heartbeat=5.0, idle=settings.pilot_idle, backend="process", batch=None,
             )  # fmt: skip
             write_secret(group.path("bootstrap.json"), msgspec.json.encode(told).decode())
             write_secret(group.path("job.sh"), self._script(group))
-            write_secret(group.path("job.json"), json.dumps({"key": public, "id": ""}))
-            demand = Demand(slots=settings.pilot_slots, time=settings.pilot_time - 60)
-            submission = Submission(tag=tag, name=f"hq-pilot-{self._told.host}", script=group.path("job.sh"), directory=group.directory,
-                                    output=group.path("native.out"), count=1, demand=demand, settings=settings)  # fmt: skip
-            self._centre.submit(submission, False)
+            write_secret(group.path("job.json"), json.dumps({"key": public, "id": "", "is_marked": True}))
+            pilot = Pilot(tag, public, group, asked=boot)
+            self._submit(pilot, must_look=False)
         except (OSError, HqError, RefusedError) as error:
-            self.trouble = str(error)
-            self._not_before = boot + settings.pilot_cooldown
+            remove_group(group)
+            self._failed(str(error), boot)
             return
-        self._submitting = tag
-        self.pilots[tag] = Pilot(tag, public, group, asked=boot)
+        self.pilots[tag] = pilot
+
+    def _look_for(self, pilot: Pilot, boot: float) -> None:
+        """It may have been accepted, or not."""
+        try:
+            self._submit(pilot, must_look=True)
+        except RefusedError as error:  # backends.yaml has changed
+            remove_group(self.pilots.pop(pilot.tag).group)
+            self._failed(str(error), boot)
+
+    def _failed(self, words: str, boot: float) -> None:
+        self.trouble = words
+        self._not_before = boot + self._settings.pilot_cooldown
+        self._log.warning("no pilot: %s", words)
+
+    def _submit(self, pilot: Pilot, *, must_look: bool) -> None:
+        """With `must_look` only if it was not accepted before. Raises RefusedError."""
+        settings, group = self._settings, pilot.group
+        demand = Demand(slots=settings.pilot_slots, time=settings.pilot_time - 60)
+        submission = Submission(tag=pilot.tag, name=f"hq-pilot-{self._told.host}", script=group.path("job.sh"), directory=group.directory,
+                                output=group.path("native.out"), count=1, demand=demand, settings=settings)  # fmt: skip
+        self._centre.submit(submission, must_look)
+        self._submitting = pilot.tag
 
     def _script(self, group: Group) -> str:
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -131,7 +162,10 @@ class PilotFleet:
         if pilot is None:
             return
         pilot.id, pilot.asked, self.trouble = told.id, boot, ""
-        write_secret(pilot.group.path("job.json"), json.dumps({"key": pilot.key, "id": told.id}))
+        try:
+            write_secret(pilot.group.path("job.json"), json.dumps({"key": pilot.key, "id": told.id, "is_marked": True}))
+        except (OSError, HqError) as error:  # whoever comes after us finds it by its tag
+            self._log.error("%s: its id %s cannot be written down: %s", told.tag, told.id, error)
         self._log.info("pilot %s is job %s", told.tag, told.id)
         self._centre.hurry()
 
@@ -167,10 +201,19 @@ class PilotFleet:
             pilot.word = "it is neither heard nor listed any more"
             self._is_over(pilot, boot, is_failure=True)
 
+    def note_spoken(self, pilot: Pilot, boot: float) -> None:
+        """It is there. It is used once that is written down, for who comes after us must know what may have been given to whom."""
+        try:
+            write_secret(pilot.group.path("spoken"), "")
+        except (OSError, HqError) as error:
+            self.trouble = f"{pilot.group.directory} cannot be written: {error}"
+            return
+        pilot.began, pilot.has_spoken = boot, True
+
     def remove(self, pilot: Pilot) -> None:
-        """It is over, and nobody asks for it any more."""
+        """It is over, and nobody asks for it any more. Its directory goes with the next turn, when what became of its tasks is in the journal."""
         self.pilots.pop(pilot.tag, None)
-        remove_group(pilot.group)
+        self._graves.append(pilot.group)
 
     def cancel(self, pilot: Pilot) -> None:
         """Give up one that waits."""
@@ -180,7 +223,7 @@ class PilotFleet:
 
     def wake(self) -> float | None:
         """When `tend` has something to do."""
-        return self._centre.wake(bool(self.pilots))
+        return 0.0 if self._graves else self._centre.wake(bool(self.pilots))
 
     def summary(self) -> str:
         """How they stand, for people. It changes only when they do."""

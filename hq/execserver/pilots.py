@@ -55,6 +55,7 @@ class PilotBackend:
         self._since: dict[AttemptKey, float] = {}  # Unix time when it came
         self._given: dict[AttemptKey, str] = {}  # attempt → pilot
         self._begun: set[AttemptKey] = set()
+        self._is_unheard = False  # a pilot died before it could say what it has
         self._orphans: dict[AttemptKey, float | None] = {}
         self._news: list[News] = []
         self._ended: list[Ended] = []
@@ -70,6 +71,14 @@ class PilotBackend:
         self.lookup = lookup
         self._relay.blob = blob
 
+    def _mode(self, launch: Launch) -> str:
+        """The user's choice, else the site's."""
+        return launch.mode or self._settings.mode
+
+    def _pilot_words(self) -> str:
+        settings = self._settings
+        return f"{settings.pilot_slots} slots, no memory limit, no resources, a time limit (with grace) below {format_seconds(settings.pilot_time - LAST_ORDERS)}"
+
     def _fits(self, launch: Launch) -> bool:
         settings = self._settings
         return (
@@ -84,7 +93,9 @@ class PilotBackend:
 
     def start(self, launch: Launch) -> NotStarted | Submitted:
         """As Backend.start."""
-        if not self._fits(launch):
+        if self._mode(launch) == "forward" or not self._fits(launch):
+            if launch.mode == "pilot":
+                return NotStarted(f"{self.where}: it was to run in a pilot, and does not fit into one: {self._pilot_words()}", is_refused=True)
             return self._forward.start(launch)
         self._fresh.append(launch)
         self._since[launch.key] = time.time()
@@ -114,22 +125,19 @@ class PilotBackend:
 
     def _sort_fresh(self) -> None:
         fresh, self._fresh = self._fresh, []
-        is_auto = self._settings.mode == "auto"
-        small = {launch.key for launch in fresh if not is_auto or self._is_short(launch)}
-        is_few = is_auto and len(small) < AUTO_FROM and not any(link.free for link in self._relay.links.values())
+        short = {launch.key for launch in fresh if self._mode(launch) == "auto" and self._is_short(launch)}
+        if len(short) < AUTO_FROM and not any(link.free for link in self._relay.links.values()):
+            short.clear()
         for launch in fresh:
-            if is_few or launch.key not in small:
+            if launch.key in short or self._mode(launch) == "pilot":
+                self._queue[launch.key] = launch.slots
+            else:
                 self._since.pop(launch.key, None)
                 self._forward.start(launch)
-            else:
-                self._queue[launch.key] = launch.slots
 
     def _hear(self, boot: float) -> None:
         reports, batches, rolled = self._relay.receive(boot)
         for link in rolled:
-            pilot = self._fleet.pilots.get(link.tag)
-            if pilot is not None and pilot.began is None:
-                pilot.began = boot
             for key in list(link.runs):
                 if key in self._orphans:
                     del self._orphans[key]
@@ -173,10 +181,13 @@ class PilotBackend:
         if slots:
             for pilot in self._fleet.pilots.values():
                 pilot.unwanted = None
-        self._fleet.tend(math.ceil(slots / self._settings.pilot_slots), boot)
+        # what an earlier one of us had given away needs no new pilot
+        self._fleet.tend(math.ceil((slots - len(self._orphans)) / self._settings.pilot_slots), boot)
         for pilot in list(self._fleet.pilots.values()):
             self._relay.tags[pilot.key] = (pilot.tag, self._settings.pilot_slots)
             link = self._relay.links.get(pilot.tag)
+            if link is not None and link.has_rolled and pilot.began is None:
+                self._fleet.note_spoken(pilot, boot)
             if link is None or self._relay.is_silent(link, boot):
                 self._fleet.miss(pilot, boot)
             if pilot.over is not None and boot - pilot.over > self._settings.exit_grace:
@@ -188,8 +199,13 @@ class PilotBackend:
                     self._fleet.cancel(pilot)
             elif link is None and pilot.began is not None and pilot.over is None and not self._has(pilot.tag):
                 pilot.over = boot  # it said goodbye
+        # a pilot's roll has all that was given to it and is not recorded; what stands in none was given to none
+        is_told = not self._is_unheard and all(tag in self._relay.links and self._relay.links[tag].has_rolled for tag, pilot in self._fleet.pilots.items() if pilot.has_spoken)
         for key, since in list(self._orphans.items()):
-            if since is None:
+            if is_told and key not in self._begun:
+                self._news.append(NotBegun(key, "the exec-server died before it was submitted", is_again=True))
+                self._drop(key)
+            elif since is None:
                 self._orphans[key] = boot
             elif boot - since > ORPHAN_WAIT:
                 self._lose(key, "its pilot did not come back")
@@ -200,7 +216,8 @@ class PilotBackend:
     def _bury(self, pilot: Pilot) -> None:
         for key in [key for key, tag in self._given.items() if tag == pilot.tag]:
             self._lose(key, f"{self.where}: its pilot, job {pilot.id}, ended: {pilot.word}")
-        self._relay.links.pop(pilot.tag, None)
+        link = self._relay.links.pop(pilot.tag, None)
+        self._is_unheard |= pilot.has_spoken and (link is None or not link.has_rolled)
         self._relay.tags.pop(pilot.key, None)
         self._fleet.remove(pilot)
 

@@ -53,6 +53,10 @@ def _count(value: Any) -> int:
     return int(value)
 
 
+def _limit(value: Any) -> int:
+    return 0 if value == "0" else _count(value)
+
+
 def _seconds(value: Any) -> float:
     try:
         seconds = float(_text(value))
@@ -86,7 +90,7 @@ def _dialect(value: Any) -> str:
 
 
 BACKEND_OPTIONS = (
-    BackendOption("mode", _mode, "forward", "forward: a native job for each task; pilot: small tasks go through pilots, see pilot_slots; auto: where twenty or more start at once."),
+    BackendOption("mode", _mode, "forward", "What jobs without --mode get. forward: a native job for each task; pilot: small tasks go through pilots, see pilot_slots; auto: where twenty or more start at once."),
     BackendOption("partition", _text, "", "Partition (Slurm) or queue (Torque) that jobs go to; empty: the batch system's default."),
     BackendOption("account", _text, "", "Account or project that jobs are charged to."),
     BackendOption("qos", _text, "", "Quality of service."),
@@ -112,7 +116,7 @@ BACKEND_OPTIONS = (
     BackendOption("unknown_after", _seconds, "1h", "After how long a job that nobody knows anything of counts as lost."),
     BackendOption("pilot_slots", _count, "4", "Cores of one pilot: a native job that runs an exec-server, which takes tasks of at most so many slots."),
     BackendOption("pilot_time", _seconds, "1h", "Walltime of a pilot. Tasks with a longer time limit get jobs of their own, as those with memory or resources do."),
-    BackendOption("pilot_limit", _count, "4", "Most pilots of one user at once."),
+    BackendOption("pilot_limit", _limit, "4", "Most pilots of one user at once; 0: none, and who asks for them is refused."),
     BackendOption("pilot_idle", _seconds, "60", "After how long with nothing to do a pilot ends."),
     BackendOption("pilot_cooldown", _seconds, "5m", "Pause before the next pilot after one that was refused or ended before it came."),
 )

@@ -20,6 +20,7 @@ MAX_PATH = 4096  # bytes, PATH_MAX
 MAX_WORD = 128 * 1024 - 1  # bytes of one word of a command: MAX_ARG_STRLEN of execve(2)
 MAX_COMMAND = 1536 * 1024  # bytes of all words
 MAX_PRIORITY = 127
+MODES = ("forward", "pilot", "auto")  # a native job for each task; through pilots; by count and length
 MAX_AFTER = 1000  # jobs that one may wait for
 
 
@@ -61,6 +62,7 @@ class JobSpec:
     retry_on: tuple[int, ...] = ()  # exit codes (128+n for signal n) that retries are for; empty: all
     warn_signal: int = 0  # sent `warn_before` seconds before the time limit; 0: none
     warn_before: float = 0.0
+    mode: str = ""  # at a batch system, one of MODES; empty: as the site has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,8 @@ def check_spec(spec: JobSpec) -> None:
         raise InputError(f"nice {spec.nice}: 0 to 19 are allowed")
     if not 0 <= spec.umask <= 0o777:
         raise InputError(f"umask {spec.umask:o} is not a file mode mask")
+    if spec.mode not in ("", *MODES):
+        raise InputError(f"the mode '{spec.mode[:40]}' is none of {', '.join(MODES)}")
     if spec.indices:
         parse_array(spec.indices)
     for name, count in spec.resources.items():

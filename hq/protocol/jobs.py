@@ -43,6 +43,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_rerunnable: bool | None = None  # None: arrays are, plain jobs are not
     retries: int = 0
     nice: int = 0
+    mode: str = ""
     retry_on: tuple[int, ...] = ()
     warn_signal: int = 0
     warn_before: float = 0.0

@@ -21,7 +21,7 @@ def job_facts(job: JobRecord, task: TaskRecord | None, *, is_owner: bool) -> dic
         "resources": " ".join(f"{name}={count}" for name, count in sorted(spec.resources.items())),
         "hosts": ",".join(wishes.hosts), "exclude": ",".join(wishes.exclude), "queue": wishes.queue, "array": spec.indices,
         "throttle": wishes.throttle, "begin": wishes.begin, "after": ",".join(map(str, wishes.after)), "after_any": ",".join(map(str, wishes.after_any)), "is_held": wishes.is_held, "is_rerunnable": spec.is_rerunnable,
-        "retries": spec.retries, "nice": spec.nice, "umask": f"{spec.umask:03o}",
+        "retries": spec.retries, "nice": spec.nice, "mode": spec.mode, "umask": f"{spec.umask:03o}",
     }  # fmt: skip
     if is_owner:
         found.update(

@@ -102,6 +102,7 @@ class Preparer:
             is_rerunnable=bool(job.indices) if job.is_rerunnable is None else job.is_rerunnable,
             retries=job.retries,
             nice=job.nice,
+            mode=job.mode,
             retry_on=job.retry_on,
             warn_signal=job.warn_signal,
             warn_before=job.warn_before,

@@ -6,7 +6,7 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from tests.support.hosts import Hosts
 from tests.support.install import REPOSITORY
 from tests.support.proc import Command
+from tests.support.slurm import SlurmCluster
 
 READER = "carol"
 
@@ -42,9 +43,9 @@ def reader(hosts: Hosts, install: Path) -> Iterator[Command]:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def read(reader: Command, *pages: str) -> None:
-    """Type all lines of some pages into one shell; then stop what was started. Fails at the first line that does."""
-    lines = [line for page in pages for line in command_lines(page)]
+def read(reader: Command, *pages: str, before: Sequence[str] = ()) -> str:
+    """Type all lines of some pages, and some before, into one shell; then stop what was started. Fails at the first line that does. Returns what was said."""
+    lines = [*before, *(line for page in pages for line in command_lines(page))]
     assert lines
     typed = [part for line in lines for part in (f"echo '+ '{_quoted(line)}", line)]
     stop = "trap 'hq-client shutdown --hosts >&2; hq-admin shutdown >&2' EXIT"
@@ -52,6 +53,7 @@ def read(reader: Command, *pages: str) -> None:
     done = reader("/bin/bash", "-c", script, timeout=240)
     assert done.rc == 0, f"{done.out[-3000:]}\n{done.err[-3000:]}"
     assert done.out.count("\n+ ") + 1 >= len(lines)
+    return done.out
 
 
 def _quoted(text: str) -> str:
@@ -64,3 +66,10 @@ def test_readme_and_user_guide(reader: Command) -> None:
 
 def test_admin_guide(reader: Command) -> None:
     read(reader, "docs/admin.rst")
+
+
+def test_the_pages_about_centres(reader: Command, slurm: SlurmCluster) -> None:
+    before = (f"export SLURM_CONF={slurm.conf}", "hq-admin init ~/site --host node1:1:local", "export HQ_ETC=~/site/etc", "hq-server -d")
+    said = read(reader, "docs/admin-centres.rst", "docs/user-centres.rst", before=before)
+    status = said.partition("\n+ hq-client status\n")[2].partition("\n+ ")[0]
+    assert re.search(r"at centre: +slurm:centre: answers; .*pilots: \d running, \d asked for.*, at most 4; tasks in pilots: \d+; tasks for pilots: \d+", status), said

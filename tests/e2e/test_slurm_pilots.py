@@ -115,6 +115,21 @@ def test_auto_decides_by_count_and_length(slurm: SlurmCluster, tmp_path: Path) -
         slurm.run("scancel", "--name=hq-pilot-alpha", check=False)
 
 
+def test_the_user_chooses_before_the_site(site: BatchSite, slurm: SlurmCluster, tmp_path: Path) -> None:
+    (own, big) = site.upstream.start(site.spec("true", mode="forward"), site.spec("true", mode="pilot", memory=100 << 20))
+    report = site.upstream.ended(own, 40)
+    assert report.outcome is Outcome.OK and "(pilot)" not in report.reason
+    report = site.upstream.ended(big)
+    assert report.outcome is Outcome.REFUSED and "does not fit into one: 4 slots, no memory limit" in report.reason
+    for limit in (1, 0):
+        made = BatchSite(tmp_path / str(limit), "slurm", mode="forward", pilot_limit=limit, pilot_idle=1.0, environment={"SLURM_CONF": str(slurm.conf)})
+        try:
+            report = made.up().run("true", mode="pilot", timeout=40)
+            assert ("(pilot)" in report.reason) if limit else (report.outcome is Outcome.REFUSED and "allows none there" in report.reason)
+        finally:
+            made.close()
+
+
 def test_what_does_not_fit_into_a_pilot_is_a_job_of_its_own(site: BatchSite) -> None:
     report = site.run("true", slots=5, timeout=40)
     assert report.outcome is Outcome.OK and "(pilot)" not in report.reason

@@ -53,16 +53,19 @@ def test_of_two_that_were_accepted_the_other_is_named_once(tmp_path: Path) -> No
     assert note_start(Member(group.keys[0], group, 1), 0.0) is None
 
 
-def test_what_waits_under_a_known_tag_and_another_number_is_a_stray() -> None:
-    group = Group("hq-1", "/nowhere", [AttemptKey(1, index, 1) for index in range(2)], native="8")
+def test_a_second_acceptance_is_a_stray_once_its_like_has_begun() -> None:
+    group = Group("hq-1", "/nowhere", [AttemptKey(1, index, 1) for index in range(3)], native="8")
+    members = [Member(key, group, index, id=f"8_{index}") for index, key in enumerate(group.keys)]
     jobs = {
         id: NativeJob(id=id, state=state, tag=tag)
         for id, state, tag in (("8_0", NativeState.PENDING, "hq-1"), ("7_0", NativeState.PENDING, "hq-1"), ("7_1", NativeState.RUNNING, "hq-1"),
-                               ("9", NativeState.PENDING, "hq-2"), ("6", NativeState.PENDING, ""))  # fmt: skip
+                               ("7_2", NativeState.PENDING, "hq-1"), ("9_0", NativeState.PENDING, "hq-2"), ("6", NativeState.PENDING, ""))  # fmt: skip
     }
-    assert strays(jobs, {"hq-1": group}) == ["7_0"]
-    group.native = ""
-    assert strays(jobs, {"hq-1": group}) == [], "not submitted, as far as is known: it is looked for"
+    assert strays(jobs, members) == [], "nobody knows yet which one begins"
+    members[0].has_begun = members[1].has_begun = True
+    assert strays(jobs, members) == ["7_0"]
+    members[0].id = "7_0"
+    assert strays(jobs, members) == ["8_0"]
 
 
 def test_the_lag_of_a_file_system_is_measured_and_leaves_nothing(tmp_path: Path) -> None:

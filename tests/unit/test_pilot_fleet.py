@@ -22,6 +22,7 @@ class Desk:
         self.submitted: list[Submission] = []
         self.tells: list[object] = []
         self.absent: list[str] = []
+        self.doubtful: list[bool] = []
 
     def take(self, boot: float) -> list[object]:
         told, self.tells = self.tells, []
@@ -29,6 +30,7 @@ class Desk:
 
     def submit(self, submission: Submission, is_doubtful: bool) -> None:
         self.submitted.append(submission)
+        self.doubtful.append(is_doubtful)
 
     def tend(self, ids: list[str], absent: list[str], boot: float) -> None:
         self.absent = absent
@@ -132,3 +134,24 @@ def test_a_pilot_that_never_spoke_and_is_not_listed_is_a_failure_and_accounting_
         else:
             fleet.miss(pilot, 41.0)
         assert fleet.live == [] and f"7 ended before it came: {'FAILED' if is_accounted else 'it is neither heard nor listed'}" in fleet.trouble
+
+
+def test_one_whose_answer_was_not_heard_is_looked_for_by_its_tag_also_by_who_comes_after(tmp_path: Path) -> None:
+    fleet, desk = fleet_of(tmp_path, retry_delays=(5.0,))
+    fleet.tend(1, 0.0)
+    (first,) = desk.submitted
+    desk.tells.append(Declined(first.tag, "it did not answer in time", True))
+    fleet.tend(1, 1.0)
+    fleet.tend(1, 6.0)
+    assert [each.tag for each in desk.submitted] == [first.tag] * 2 and desk.doubtful == [False, True]
+    half = tmp_path / "pilots" / "hq-pilot-half"
+    half.mkdir()
+    (half / "bootstrap.json").write_text("{}")
+    fleet, desk = fleet_of(tmp_path)
+    assert not half.exists()
+    fleet.tend(1, 0.0)
+    assert [each.tag for each in desk.submitted] == [first.tag] and desk.doubtful == [True]
+    accept(fleet, desk, "7", 1.0)
+    fleet, desk = fleet_of(tmp_path)
+    fleet.tend(1, 2.0)
+    assert [pilot.id for pilot in fleet.live] == ["7"] and not desk.submitted

@@ -41,6 +41,7 @@ class Launch:
     name: str = ""
     slots: int = 1
     resources: dict[str, int] = field(default_factory=dict)
+    mode: str = ""
     time_limit: float | None = None
     grace: float = DEFAULT_GRACE
     output_limit: int = DEFAULT_OUTPUT_LIMIT
