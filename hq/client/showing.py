@@ -9,6 +9,7 @@ from hq.client.output import cell, ending, native, print_facts, print_json, prin
 from hq.client.selecting import select, task_text
 from hq.client.wire import selection_dict, text_bytes
 from hq.errors import RefusedError, UnavailableError
+from hq.model.ids import parse_task_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +93,15 @@ def wait(call: Call, words: list[str]) -> int:
     return wait_for(call.session, selection_dict(selection), "hq-client", is_quiet=call.is_quiet, is_json=call.is_json)
 
 
+def _wait_for_start(call: Call, task: str) -> None:
+    """Wait until a task runs or has ended. Raises as Session.stream."""
+    key = parse_task_key(task)
+    for news in call.session.stream({"type": "job.watch", "selection": {"tasks": [list(key)]}}):
+        if any(state.startswith(("running", "suspended", "finished")) for job in news["jobs"] for state in job["tasks"]):
+            break
+    call.session.close()
+
+
 def log(call: Call, words: list[str]) -> int:
     """Write a stream of a task to stdout, byte for byte; following goes on over a lost connection."""
     values = call.values
@@ -103,8 +113,11 @@ def log(call: Call, words: list[str]) -> int:
     pauses = list(PAUSES)
     if values.get("path"):
         message.update(offset=-1, is_following=False)
+    is_early = False
     while True:
         try:
+            if is_early:
+                _wait_for_start(call, task)
             for piece in call.session.stream(message):
                 pauses = list(PAUSES)
                 if values.get("path"):
@@ -117,6 +130,11 @@ def log(call: Call, words: list[str]) -> int:
                 message["offset"] = piece["offset"] + len(data)
                 if piece["is_end"]:
                     return 0
+        except UnavailableError as error:
+            if is_early or not message["is_following"]:
+                raise
+            is_early = True
+            say("hq-client", f"{error}; waiting (hq-client why {task})")
         except ConnectionError as error:
             call.session.close()
             if not values.get("follow") or not pauses:

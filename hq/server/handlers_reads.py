@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hq.core import explain, listing
 from hq.db import queries
-from hq.errors import InputError, NotAllowedError, RefusedError
+from hq.errors import InputError, NotAllowedError, RefusedError, UnavailableError
 from hq.model.ids import PLAIN, TaskKey, parse_task_key
 from hq.model.job import JobRecord, TaskRecord
 from hq.model.rows import GroupRow, Row
@@ -228,7 +228,9 @@ def locate(server: Server, request: Request, message: LogLocate) -> None:
         if job.is_array and key.index == PLAIN:
             raise RefusedError(f"job {key.job} is an array: name one of its tasks, such as {key.job}_{job.spec.indices.split('-')[0].split(',')[0]}")
         if task is None or not task.host:
-            raise RefusedError(f"{key} has not started yet, so there is no output" if is_live else f"{key} never started, so there is no output")
+            if is_live:
+                raise UnavailableError(f"{key} has not started yet, so there is no output")
+            raise RefusedError(f"{key} never started, so there is no output")
         is_writing = is_live and task.state is not TaskState.FINISHED
         request.reply(LogLocated(task=str(key), host=task.host, attempt=task.attempt, signed=job.signed, is_live=is_writing))
 

@@ -101,7 +101,7 @@ class LogReader:
             self._end(flow, Problem(text=f"hq-server did not tell where {flow.ask.task} ran"))
         elif not answer.host or answer.attempt < 1:
             if not (answer.is_live and flow.ask.is_following):
-                self._end(flow, Problem(text=f"{flow.ask.task} has not started{' yet' if answer.is_live else ''}: there is no output"))
+                self._end(flow, Problem(text=f"{flow.ask.task} has not started{' yet' if answer.is_live else ''}: there is no output", is_transient=answer.is_live))
             flow.due = self._now.boot + LOCATE
         else:
             before = flow.located

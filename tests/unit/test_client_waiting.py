@@ -16,8 +16,8 @@ from hq.client.waiting import exit_code_of, wait_for
 from hq.model.ids import TaskKey
 from hq.model.rows import JobCounts
 from hq.model.selection import Selection
-from hq.protocol.base import Message
-from hq.protocol.jobs import JobProgress, JobWatch
+from hq.protocol.base import Message, Problem
+from hq.protocol.jobs import JobProgress, JobWatch, LogData, LogRead
 from tests.support.fakeuserserver import Stage, stage
 
 
@@ -203,3 +203,23 @@ def test_the_total_follows_each_job(here: Stage, monkeypatch: pytest.MonkeyPatch
     with here.serve(lambda message: list(stream)):
         assert commands.main(["wait", "1-2"]) == 0
     assert shown == [{"waiting": 3, "running": 1}, {"waiting": 1, "running": 3}, {"waiting": 1, "running": 2, "finished:ok": 1}, {"finished:ok": 4}]
+
+
+def test_who_follows_what_has_not_started_waits_for_it(here: Stage, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    heard: list[Message] = []
+
+    def answer(message: Message) -> list[Message | None]:
+        heard.append(message)
+        if isinstance(message, JobWatch):
+            return [JobProgress(jobs=(counts(4, None, is_finished=False, **{state: 1}),), is_done=False) for state in ("waiting", "starting", "running")]
+        if len(heard) == 1 or not message.is_following:  # type: ignore[attr-defined]
+            return [Problem(text="4 has not started yet", is_transient=True)]
+        return [LogData(data=b"begun\n", offset=0, size=6, is_end=True)]
+
+    with here.serve(answer):
+        assert commands.main(["log", "-f", "4"]) == 0
+        told = capfdbinary.readouterr()
+        assert told.out == b"begun\n" and told.err == b"hq-client: 4 has not started yet; waiting (hq-client why 4)\n"
+        assert commands.main(["log", "4"]) == 1
+    assert [type(message) for message in heard] == [LogRead, JobWatch, LogRead, LogRead]
+    assert heard[1].selection.tasks == (TaskKey(4),)  # type: ignore[attr-defined]
