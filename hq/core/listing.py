@@ -230,9 +230,10 @@ def facts(cluster: State) -> dict[str, str | int]:
         "hosts open": sum(host.closed() is None for host in hosts),
         "slots": sum(host.record.spec.slots for host in hosts if host.record.is_listed),
         "slots occupied": sum(host.occupied for host in hosts),
-        "jobs": len(cluster.jobs),
+        "jobs not ended": len(cluster.jobs),
     }
-    found.update({f"tasks {state}": tasks.get(state, 0) for state in _LIVELIEST_WORDS})
+    # what has finished is in the database, and counted there by listings: a few of it here would only mislead
+    found.update({f"tasks {state}": tasks.get(state, 0) for state in _LIVELIEST_WORDS if state != TaskState.FINISHED.value})
     if cluster.restored.awaited:
         found[LEDGERS_AWAITED] = ", ".join(sorted(cluster.restored.awaited))
     return found

@@ -364,6 +364,7 @@ def test_groups_users_hosts_and_facts() -> None:
     assert (row.name, row.occupied, row.slots, row.state, row.reachable, row.link) == ("n1", 2, 2, "active", True, "alive")
     facts = listing.facts(world.cluster)
     assert facts["slots"] == 3 and facts["slots occupied"] == 3 and facts["tasks waiting"] == 2
+    assert "tasks finished" not in facts
 
 
 def test_why_an_array_waits_names_who_is_ahead_and_what_would_help() -> None:
