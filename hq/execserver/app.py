@@ -36,6 +36,7 @@ from hq.execserver.batchnews import NewsBackend, batch_events, scripts_dir
 from hq.execserver.bootstrap import Bootstrap
 from hq.execserver.dial import Dialer
 from hq.execserver.endings import ended_events
+from hq.execserver.epochs import OF_NOW, Epochs
 from hq.execserver.handlers import HANDLERS, answer
 from hq.execserver.journal import REWRITE_SIZE, Journal, read_journal
 from hq.execserver.launch import BlobStore, Launcher
@@ -43,10 +44,11 @@ from hq.execserver.lease import Lease, end_of_lease
 from hq.execserver.orders import OrderBook
 from hq.execserver.pacing import Armed, HeldReports, spool_reports
 from hq.execserver.recovery import journal_lines, recover
+from hq.execserver.reporting import Reporting
 from hq.execserver.second import SecondUpstream
 from hq.execserver.starts import Relay, RunNames, make_runs
 from hq.execserver.summary import write_summary
-from hq.execserver.watch import OutputWatch, host_load
+from hq.execserver.watch import OutputWatch
 from hq.kernel.bus import Port
 from hq.kernel.clock import Now
 from hq.kernel.identity import may_send
@@ -59,13 +61,11 @@ from hq.model.runs import StartOrder
 from hq.model.states import RunKind
 from hq.model.user import Role
 from hq.protocol.base import PROTOCOL, Message, Problem
-from hq.protocol.peers import PeerBye, PeerHeartbeat
-from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome, RunReported, RunRoll
+from hq.protocol.peers import PeerBye
+from hq.protocol.runs import BlobGet, ExecHello, ExecWelcome
 
 LOOK_EVERY = 1.0  # seconds between looks at memory and output sizes
 FIRST_LOOK = 0.2  # seconds after a start: the peak of short runs is known by a look only, see ProcessBackend._end
-RESEND_AFTER = 30.0  # seconds without an acknowledgement until reports are sent once more
-RESEND_AT_MOST = 200  # batches at once
 
 
 class ExecServer:
@@ -95,6 +95,7 @@ class ExecServer:
         path = os.path.join(run_dir, "journal")
         recovered = read_journal(path)
         self.journal = Journal(path)
+        self.epochs = Epochs(recovered.epoch, self.journal, now)
         self.statuses = StatusReader(os.path.join(run_dir, "statuses"))
         self.batch = batch
         own = processes(self._note_status, self.statuses, cgroups)
@@ -111,8 +112,7 @@ class ExecServer:
         self.names, self.relay = RunNames(), Relay()
         self._deadline, self._polled = 0.0, now
         self.wanted: set[str] = set()
-        self._sent = 0  # highest sequence that was sent on this link
-        self._sent_at = now.boot
+        self.reporting = Reporting(now)
         self._next_look = now.boot + LOOK_EVERY
         self._idle_since: float | None = None
         self.events: deque[Event] = deque()
@@ -139,9 +139,13 @@ class ExecServer:
             if received.letter is None:
                 self._link_log.warning("from the user-server: %s", received.note)
                 continue
-            self.lease.heard(now)
+            is_older = not self.epochs.take(received.letter.epoch, self.lease.seconds, now)
+            if not is_older:
+                self.lease.heard(now)
             for message in received.letter.messages:
-                events.extend(self._heard(message, received.letter.id, now))
+                events.extend(self._heard(message, received.letter.id, now, is_older))
+            if received.letter.epoch and not is_older:
+                self.reporting.call_roll(self)
         events.extend(self.second.tick(self, now))
         events.extend(end_of_lease(self, now))
         if now.boot >= self._next_look:
@@ -150,7 +154,7 @@ class ExecServer:
             events.extend(self.outputs.look())
         wake = self._step(events, now)
         self._keep_journal(now)
-        self._speak(now)
+        self.reporting.speak(self, now)
         self._rest(now)
         deadlines = [self.dialer.keep_up(now), self._next_look if self.runner.runs else None, wake]
         if self.batch is not None:
@@ -205,9 +209,12 @@ class ExecServer:
 
     # --- words from above -------------------------------------------------------------------------------------------
 
-    def _heard(self, message: Message, request: int, now: Now) -> Sequence[Event]:
+    def _heard(self, message: Message, request: int, now: Now, is_older: bool) -> Sequence[Event]:
         if not may_send(message, Role.USER_SERVER):
             self._link_log.warning("a user-server does not send %s", type(message).__name__)
+            return ()
+        if is_older and isinstance(message, OF_NOW):
+            self._link_log.warning("a %s of an older hq-server was ignored", message.__struct_config__.tag)
             return ()
         handler = HANDLERS.get(type(message))
         reply = answer(self, message, now)
@@ -228,15 +235,12 @@ class ExecServer:
         )  # fmt: skip
 
     def linked(self, message: ExecWelcome, now: Now) -> None:
-        """Welcomed (again): say what is here, and all that is not yet recorded."""
+        """Welcomed (again)."""
         if not self.dialer.is_linked:
             self._link_log.info("linked by %s", self.dialer.route)
         self.dialer.welcomed(message.heartbeat, now)
         self.lease.given(message.lease, now)
-        self.dialer.send(*self._load_here(), RunRoll(host=self.bootstrap.host, runs=self.roll()))
-        self._sent = 0
-        if self.wanted:
-            self.dialer.send(BlobGet(digests=tuple(self.wanted)))
+        self.reporting.welcomed(self, message, now)
 
     def roll(self) -> tuple[AttemptKey, ...]:
         """What is here: queued, running, or ended and not yet recorded."""
@@ -256,10 +260,6 @@ class ExecServer:
         return key in self.runner.runs
 
     # --- step and perform -------------------------------------------------------------------------------------------
-
-    def _load_here(self) -> tuple[Message, ...]:
-        """The load of this machine; that of a login node says nothing about the batch system behind it."""
-        return (host_load(self.bootstrap.host),) if self.batch is None else ()
 
     def _poll(self, now: Now) -> None:
         """What it means that runs have ended, for the core."""
@@ -335,25 +335,7 @@ class ExecServer:
             self.relay.leave(self, key)
         self.flush()
 
-    # --- upward -----------------------------------------------------------------------------------------------------
-
-    def _speak(self, now: Now) -> None:
-        """Heartbeat, load, and reports that were not sent or not acknowledged."""
-        if not self.dialer.is_linked:
-            return
-        if self.dialer.is_beat_due(now):
-            self.dialer.send(PeerHeartbeat(), *self._load_here())
-        if self.spool.batches and now.boot - self._sent_at >= RESEND_AFTER:
-            self._sent = 0
-        count = 0
-        for sequence, reports in self.spool.batches.items():
-            if sequence <= self._sent:
-                continue
-            message = RunReported(host=self.bootstrap.host, sequence=sequence, sent=now.wall, reports=reports)
-            if count >= RESEND_AT_MOST or not self.dialer.send(message):
-                break
-            self._sent, self._sent_at = sequence, now.boot
-            count += 1
+    # --- the journal ------------------------------------------------------------------------------------------------
 
     def _keep_journal(self, now: Now) -> None:
         """Write what could not be written before; begin a new journal when the old one is mostly past."""

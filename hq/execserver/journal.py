@@ -24,7 +24,7 @@ REWRITE_SIZE = 8 << 20
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One record. `t` says which; the rest is what that kind needs."""
 
-    t: str  # boot, spec, order, starting, started, stop, ended, batch, recorded, seen
+    t: str  # boot, epoch, spec, order, starting, started, stop, ended, batch, recorded, seen
     key: tuple[int, int, int] | None = None
     job: int = 0
     body: bytes = b""
@@ -72,6 +72,7 @@ class Recovered:
     memory: str = ""
     reaper: str = ""
     last: int = 0
+    epoch: int = 0
     specs: dict[int, SignedSpec] = field(default_factory=dict)
     runs: dict[AttemptKey, Known] = field(default_factory=dict)
     seen: dict[AttemptKey, None] = field(default_factory=dict)
@@ -108,6 +109,8 @@ def _apply(found: Recovered, line: Line) -> None:
     known = found.runs.get(key) if key is not None else None
     if line.t == "boot":
         found.boot, found.memory, found.reaper, found.last = line.boot, line.memory, line.reaper, max(found.last, line.sequence)
+    elif line.t == "epoch":
+        found.epoch = line.sequence
     elif line.t == "spec":
         found.specs[line.job] = SignedSpec(line.body, line.signature)
     elif line.t == "order" and key is not None and key not in found.seen:

@@ -88,6 +88,8 @@ def _restore(server: ExecServer, key: AttemptKey, known: Known, signed: SignedSp
 def journal_lines(server: ExecServer, boot: str | None = None) -> list[Line]:
     """The whole journal as it should be now."""
     lines = [Line(t="boot", boot=boot or boot_id(), memory=server.memory, reaper=reaper(), sequence=server.spool.last)]
+    if server.epochs.newest:
+        lines.append(Line(t="epoch", sequence=server.epochs.newest))
     seen = list(server.runner.seen())[-MAX_SEEN:]
     lines.extend(Line(t="seen", key=key) for key in seen)
     lines.extend(Line(t="spec", job=job, body=signed.body, signature=signed.signature) for job, signed in server.specs.items())

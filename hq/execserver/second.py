@@ -41,7 +41,6 @@ class SecondUpstream:
         self._handlers = {kind: handlers[kind] for kind in used}
         self._dialer: Dialer | None = None
         self._alone_since: float | None = None
-        self._epoch = 0  # the highest that was heard: an older hq-server counts no more
         self._told = 0  # highest sequence that hq-server has committed
         self._sent = 0
         self._sent_at = 0.0
@@ -75,10 +74,9 @@ class SecondUpstream:
         events: list[Event] = []
         for received in dialer.receive(now):
             if received.letter is not None:
-                if 0 < received.letter.epoch < self._epoch:
+                if not server.epochs.take(received.letter.epoch, server.lease.seconds, now):
                     dialer.lost("an older hq-server spoke", now)
                     break
-                self._epoch = max(self._epoch, received.letter.epoch)
                 for message in received.letter.messages:
                     if may_send(message, Role.SERVER):
                         server.lease.heard(now, is_second=True)

@@ -83,6 +83,7 @@ class ExecLinks:
 
     def welcomed(self, hosts: Iterable[HostSpec]) -> None:
         """hq-server is back, and may have lost what we told it: tell it all again, and let the exec-servers do so."""
+        self._connections.epoch = self.upstream.epoch
         self.set_hosts(hosts)
         for name in self._to_resume:
             if name in self.hosts:
@@ -333,7 +334,6 @@ class ExecLinks:
 
     def flush(self) -> None:
         """Send what was told during the tick, one envelope a host."""
-        self._connections.epoch = self.upstream.epoch
         for host, messages in self._connections.flush():
             if any(isinstance(message, RunStart | RunStop) for message in messages):
                 # a new roll tells hq-server what has not arrived

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from hq.model.states import Outcome, RunKind
+from hq.protocol.base import Problem
+from hq.protocol.peers import PeerAsk, PeerHeartbeat
 from tests.support.execserver import ExecSite, Upstream
 
 
@@ -48,6 +50,25 @@ def test_reports_and_stops_go_by_hq_server_while_the_user_server_is_away(site: E
     assert site.upstream.ended(long).outcome is Outcome.CANCELLED, "its user-server hears of it, too"
     assert site.upstream.ended(short).kind is RunKind.ENDED
     assert not (site.work / "started").exists(), "hq-server starts nothing by this way"
+
+
+def test_a_user_server_that_has_not_heard_of_a_newer_hq_server_starts_nothing_until_it_has(site: ExecSite, server: Upstream) -> None:
+    server.epoch = 2
+    site.upstream.close()
+    server.until(lambda: server.rolls, "the roll at hq-server")
+    site.upstream.come_back()
+    hellos, rolls = len(site.upstream.hellos), len(site.upstream.rolls)
+    site.upstream.until(lambda: len(site.upstream.hellos) > hellos, "a hello")
+    (key,) = site.upstream.start(site.spec("touch", "started"))
+    site.upstream.ask(PeerAsk(what="ping"))
+    assert len(site.upstream.rolls) == rolls and not (site.work / "started").exists()
+    assert any(isinstance(message, Problem) and "older hq-server (epoch 1)" in message.text for message in site.upstream.heard)
+    site.upstream.epoch = 2
+    site.upstream.send(PeerHeartbeat())
+    site.linked()
+    assert site.upstream.rolls[-1].runs == () and site.upstream.find(key, RunKind.STARTED, RunKind.ENDED) is None
+    (again,) = site.upstream.start(site.spec("touch", "started"))
+    assert site.upstream.ended(again).outcome is Outcome.OK and (site.work / "started").exists()
 
 
 def test_the_one_that_stood_by_is_found_when_the_other_is_gone(site: ExecSite) -> None:

@@ -69,6 +69,7 @@ class Upstream:
         self.user = user
         self.slots = slots
         self.heartbeat = heartbeat
+        self.epoch = 1
         self.public, self._secret = make_curve_pair()
         self.exec_public, self.exec_secret = make_curve_pair()
         self.port = ZmqServer("tcp://127.0.0.1:0", self.public, self._secret)
@@ -95,7 +96,7 @@ class Upstream:
     def send(self, *messages: Message) -> None:
         """Say something to the exec-server."""
         assert self.peer is not None
-        self.port.send(envelope(*messages), self.peer)
+        self.port.send(envelope(*messages, epoch=self.epoch), self.peer)
 
     def pump(self) -> None:
         """Take in and answer what has arrived."""
@@ -113,7 +114,7 @@ class Upstream:
         if isinstance(message, ExecHello):
             self.hellos.append(message)
             if self.is_welcoming:
-                self.send(ExecWelcome(heartbeat=self.heartbeat, epoch=1, slots=self.slots))
+                self.send(ExecWelcome(heartbeat=self.heartbeat, epoch=self.epoch, slots=self.slots))
         elif isinstance(message, RunReported):
             self.reports.extend(message.reports)
             if self.is_recording:
