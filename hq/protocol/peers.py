@@ -89,13 +89,31 @@ class LedgerAsk(Message, frozen=True, kw_only=True, tag="ledger.ask"):
 
     sent_by: ClassVar = CLIENT
     answered_by: ClassVar = ("ledger.told", "problem")
+    with_book: bool = False  # the run book is asked for after that
 
 
 class LedgerTold(Message, frozen=True, kw_only=True, tag="ledger.told"):
-    """The ledger as its file holds it. The user-server that answered relays no start any more."""
+    """The ledger as its file holds it. The user-server that answered relays no start and takes no report any more."""
 
     sent_by: ClassVar = USER
     data: bytes
+    has_book: bool = False  # it can be asked for its run book, too
+
+
+class BookAsk(Message, frozen=True, kw_only=True, tag="book.ask"):
+    """After ledger.ask: a piece of the run book, from a byte on."""
+
+    sent_by: ClassVar = CLIENT
+    answered_by: ClassVar = ("book.told", "problem")
+    offset: int
+
+
+class BookTold(Message, frozen=True, kw_only=True, tag="book.told"):
+    """A piece of the run book. With the last one the user-server ends."""
+
+    sent_by: ClassVar = USER
+    data: bytes
+    is_last: bool
 
 
 class PeerShutdown(Message, frozen=True, kw_only=True, tag="peer.shutdown"):

@@ -26,6 +26,8 @@ from hq.protocol.specs import decode_spec
 MAX_SIZE = 64 << 20
 #: Bytes that wait at most to be written; then the oldest are given up.
 MAX_PENDING = 8 << 20
+#: Bytes that are handed to another machine at once.
+PIECE = 4 << 20
 _KINDS = frozenset({RunKind.STARTED, RunKind.ENDED, RunKind.NEVER_STARTED})
 
 
@@ -157,6 +159,24 @@ class RunBook:
     def paths(self) -> tuple[str, ...]:
         """The files, the older one first."""
         return self._path + ".old", self._path
+
+    def piece(self, offset: int) -> tuple[bytes, bool]:
+        """A piece of both files together, for a user-server on another machine; whether it is the last one. Raises OSError."""
+        self.tick()
+        left, data = max(0, offset), b""
+        for path in self.paths():
+            try:
+                with open(path, "rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    if left < size:
+                        file.seek(left)
+                        data += file.read(PIECE - len(data))
+                    left = max(0, left - size)
+            except FileNotFoundError:
+                continue
+            if len(data) == PIECE:
+                return data, False
+        return data, True
 
     def _open(self) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -212,6 +212,8 @@ class ExecLinks:
             self._connections.send(host, self._welcome(host))
         if re:
             self._connections.answered(host, re, message)
+        elif isinstance(message, RunReported) and self.ledger.is_retired:
+            pass  # it is told to the user-server that goes on
         elif isinstance(message, RunReported):
             self.ledger.reported(message.reports, host, self._now.wall - message.sent)
             self._doubts.reported(host, message.sequence, message.reports)

@@ -65,7 +65,7 @@ class LedgerFile(LedgerFacts):
         self._names: dict[str, int] = {}  # account → its number in the file
         self._is_unsynced = False
         self._synced = now.boot
-        self._is_retired = False
+        self.is_retired = False  # another user-server goes on
         self._replay()
         self.rules.forget_before(now.wall - KEEP)
         self._fd, self._size, self._size_then = -1, 0, 0
@@ -79,7 +79,7 @@ class LedgerFile(LedgerFacts):
         kept: list[StartOrder] = []
         refused: dict[AttemptKey, str] = {}
         again: list[AttemptKey] = []
-        if self._is_retired:
+        if self.is_retired:
             return Verdict((), {}, is_kept=False)
         for order in orders:
             terms = self._terms(order.job, specs.get(order.job))
@@ -283,7 +283,7 @@ class LedgerFile(LedgerFacts):
 
     def retire(self) -> None:
         """Relay nothing any more: another user-server goes on with what this one knew."""
-        self._is_retired = True
+        self.is_retired = True
 
     def read(self) -> bytes:
         """Everything that it says, for a user-server on another machine. Raises OSError."""

@@ -34,7 +34,19 @@ from hq.protocol.jobs import (
     LogRead,
     SubmittedItem,
 )  # fmt: skip
-from hq.protocol.peers import HostCheck, HostChecked, HostQuery, LedgerAsk, LedgerTold, PeerAsk, PeerBye, PeerFacts, PeerShutdown
+from hq.protocol.peers import (
+    BookAsk,
+    BookTold,
+    HostCheck,
+    HostChecked,
+    HostQuery,
+    LedgerAsk,
+    LedgerTold,
+    PeerAsk,
+    PeerBye,
+    PeerFacts,
+    PeerShutdown,
+)
 from hq.userserver.asker import Asker
 from hq.userserver.centres import ask_centres
 from hq.userserver.submit import Prepared, root_refusal
@@ -44,6 +56,9 @@ if TYPE_CHECKING:
 
 #: Submissions of more jobs than this are signed beside the loop.
 MANY = 200
+#: One that has given its ledger away waits so long to be asked for the next piece of its run book (seconds).
+BOOK_PATIENCE = 30.0
+_MOVED = "moved to another machine by its user"
 
 
 def handle(server: UserServer, asker: Asker, message: Message) -> None:
@@ -289,8 +304,19 @@ def _tell_ledger(server: UserServer, asker: Asker, message: LedgerAsk) -> None:
         raise RefusedError(f"the ledger cannot be read: {error}") from None
     # from now on the other one decides what may start
     server.execs.ledger.retire()
-    asker.answer(LedgerTold(data=data))
-    server.shut_down("moved to another machine by its user", after=1.0)
+    asker.answer(LedgerTold(data=data, has_book=True))
+    server.shut_down(_MOVED, after=BOOK_PATIENCE if message.with_book else 1.0)
+
+
+def _tell_book(server: UserServer, asker: Asker, message: BookAsk) -> None:
+    if not server.execs.ledger.is_retired:
+        raise InputError("a run book moves after its ledger")
+    try:
+        data, is_last = server.execs.ledger.book.piece(message.offset)
+    except OSError as error:
+        raise RefusedError(f"the run book cannot be read: {error}") from None
+    asker.answer(BookTold(data=data, is_last=is_last))
+    server.shut_down(_MOVED, after=1.0 if is_last else BOOK_PATIENCE)
 
 
 def _read_log(server: UserServer, asker: Asker, message: LogRead) -> None:
@@ -312,4 +338,5 @@ HANDLERS: dict[type[Message], Callable[[UserServer, Asker, Any], None]] = {
     PeerAsk: _facts,
     PeerShutdown: _shut_down,
     LedgerAsk: _tell_ledger,
+    BookAsk: _tell_book,
 }

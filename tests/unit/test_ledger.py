@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hq.client.takeover import keep_ledger
+from hq.client.takeover import keep_lines
 from hq.core.ledger import Ledger, Numbers, Slot, Terms, slot_of
 from hq.kernel.clock import Now
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
@@ -263,6 +263,6 @@ def test_two_ledgers_together_know_what_either_was_told(path: str) -> None:
     ledger.cancelled_by_others([Cancel("k-0", None, False)], (7, 9))
     moved = opened(path + "-moved")
     moved.cancelled_by_others([Cancel("k-1", None, False)], (7, 4))
-    keep_ledger(path, moved.read())
+    keep_lines(path, [moved.read()])
     both = opened(path)
     assert both.told == (7, 9) and not may(both, signed("k-0"), 1, 1) and not may(both, signed("k-1"), 2, 1)
