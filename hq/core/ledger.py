@@ -98,6 +98,8 @@ class Account:
 
     since: float  # Unix time of its first start
     spent: Numbers = field(default_factory=Numbers)  # nothing of these may ever start again
+    well: Numbers = field(default_factory=Numbers)  # of `spent`: these ended well, those failed; of others that is not known
+    failed: Numbers = field(default_factory=Numbers)
     cancelled: Numbers = field(default_factory=Numbers)  # nor of these, which were cancelled
     is_cancelled: bool = False  # all of them are
     open: dict[int, Starts] = field(default_factory=dict)
@@ -165,7 +167,16 @@ class Ledger:
             return False
         if outcome is Outcome.OK or starts.failures > retries + starts.grants:
             self.spend(slot)
+            account = self.accounts[slot.account]
+            (account.well if outcome is Outcome.OK else account.failed).add(slot.number)
         return True
+
+    def how(self, slot: Slot) -> Outcome | None:
+        """Whether a task that is over ended well or failed; None: it is not over, or that is not known."""
+        account = self.accounts.get(slot.account)
+        if account is None:
+            return None
+        return Outcome.OK if slot.number in account.well else Outcome.FAILED if slot.number in account.failed else None
 
     def spend(self, slot: Slot) -> None:
         """Nothing of this task may start again."""

@@ -164,9 +164,9 @@ def wait_again(state: State, job: LiveJob, task: TaskRecord, reason: str) -> Non
         state.move(job, replace(waiting, state=TaskState.HELD))
 
 
-def finish(state: State, job: LiveJob, task: TaskRecord, outcome: Outcome, reason: str) -> None:
+def finish(state: State, job: LiveJob, task: TaskRecord, outcome: Outcome, reason: str, exit_code: int | None = None) -> None:
     """End a task by our own word."""
-    ended = replace(task, state=TaskState.FINISHED, since=state.now, ended=state.now, outcome=outcome, reason=reason)
+    ended = replace(task, state=TaskState.FINISHED, since=state.now, ended=state.now, outcome=outcome, reason=reason, exit_code=exit_code)
     state.move(job, ended)
 
 

@@ -22,7 +22,11 @@ from hq.model.restored import AWAITS, LAST_ID, MOST_BEYOND, RESTORED_ABOVE, REST
 from hq.model.states import Outcome, TaskState
 
 _CANCELLED = "cancelled before the state database was restored from a backup"
-_SPENT = "it ended before the state database was restored from a backup; how is not known any more"
+_ENDS = {
+    Outcome.OK: "it ended well before the state database was restored from a backup; when and where is not known any more",
+    Outcome.FAILED: "it failed before the state database was restored from a backup; with which exit code is not known any more",
+    Outcome.LOST: "it ended before the state database was restored from a backup; how is not known any more",
+}
 _HELD = "held: the state database was restored from a backup, and whether this has run since is not known"
 
 
@@ -103,10 +107,11 @@ def _compare(state: State, event: LedgerCompared, word: JobWord) -> Tally:
         return Tally(unknown=(word.id,))
     ended, running = _replay(state, event, job, word)
     # first: what had ended when the rest was cancelled was not cancelled
-    for index in _unfinished(state, job, word.spent):
-        task = job.tasks.get(index) or _untouched(state, job, index)
-        reports.finish(state, job, task, Outcome.LOST, _SPENT)
-        ended += 1
+    for outcome, ranges in ((Outcome.OK, word.well), (Outcome.FAILED, word.failed), (Outcome.LOST, word.spent)):
+        for index in _unfinished(state, job, ranges):
+            task = job.tasks.get(index) or _untouched(state, job, index)
+            reports.finish(state, job, task, outcome, _ENDS[outcome], 0 if outcome is Outcome.OK else None)
+            ended += 1
     if word.is_cancelled and job.id in state.jobs:
         acts.cancel_job(state, job, _CANCELLED)
     for index in _unfinished(state, job, word.cancelled):

@@ -61,7 +61,7 @@ class TaskWord:
 class JobWord:
     """What a ledger says of a job. Ranges are first and last index; a plain job's task has the index -1.
 
-    `spent`: tasks that nothing of may start again. `cancelled`: tasks that somebody has cancelled; `is_cancelled`: all of them.
+    `spent`: tasks that nothing of may start again; `well`, `failed`: of those it is known how they ended. `cancelled`: tasks that somebody has cancelled; `is_cancelled`: all of them.
     `signed` is there if the user-server still has it; `spec` once hq-server has read and checked it.
     """
 
@@ -74,6 +74,8 @@ class JobWord:
     spent: Ranges = ()
     cancelled: Ranges = ()
     is_cancelled: bool = False
+    well: Ranges = ()
+    failed: Ranges = ()
     spec: JobSpec | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hq.core.ledger import Account, Terms, slot_of
+from hq.core.ledger import Account, Numbers, Terms, slot_of
 from hq.kernel.clock import Now
 from hq.model.ids import PLAIN
 from hq.model.restored import JobWord, Ranges
@@ -76,6 +76,8 @@ class _Known:
     spent: Ranges = ()
     cancelled: Ranges = ()
     is_cancelled: bool = False
+    well: Ranges = ()
+    failed: Ranges = ()
 
 
 def _is_wanted(wanted: LedgerWanted, id: int) -> bool:
@@ -87,12 +89,11 @@ def _known(terms: Terms, accounts: dict[str, Account]) -> _Known:
     account = accounts.get(slot.account)
     if account is None:
         return _Known(terms.key)
-    if terms.is_array:
-        spent, cancelled = tuple(account.spent.ranges()), tuple(account.cancelled.ranges())
-    else:
-        one: Ranges = ((PLAIN, PLAIN),)
-        spent, cancelled = one if slot.number in account.spent else (), one if slot.number in account.cancelled else ()
-    return _Known(terms.key, spent, cancelled, account.is_cancelled)
+
+    def ranges(numbers: Numbers) -> Ranges:
+        return tuple(numbers.ranges()) if terms.is_array else ((PLAIN, PLAIN),) if slot.number in numbers else ()
+
+    return _Known(terms.key, ranges(account.spent), ranges(account.cancelled), account.is_cancelled, ranges(account.well), ranges(account.failed))
 
 
 def _unsent(entry: JobEntry, accounts: dict[str, Account]) -> _Known:
@@ -106,7 +107,7 @@ def _unsent(entry: JobEntry, accounts: dict[str, Account]) -> _Known:
 def _word(id: int, entry: JobEntry, known: _Known) -> JobWord:
     """Book and ledger together."""
     return JobWord(id=id, key=known.key, signed=entry.signed, wishes=entry.wishes, submitted=entry.submitted, tasks=tuple(entry.tasks.values()),
-                   spent=known.spent, cancelled=known.cancelled, is_cancelled=known.is_cancelled)  # fmt: skip
+                   spent=known.spent, cancelled=known.cancelled, is_cancelled=known.is_cancelled, well=known.well, failed=known.failed)  # fmt: skip
 
 
 def _pieces(words: list[JobWord], blobs: dict[str, bytes]) -> Iterator[tuple[list[JobWord], dict[str, bytes], bool]]:
@@ -134,7 +135,8 @@ def _parts(word: JobWord) -> Iterator[JobWord]:
         is_end = start + MAX_TASKS >= len(word.tasks)
         yield JobWord(id=word.id, key=word.key, signed=word.signed, wishes=word.wishes, submitted=word.submitted,
                       tasks=word.tasks[start : start + MAX_TASKS], spent=word.spent if is_end else (),
-                      cancelled=word.cancelled if is_end else (), is_cancelled=word.is_cancelled and is_end)  # fmt: skip
+                      cancelled=word.cancelled if is_end else (), is_cancelled=word.is_cancelled and is_end,
+                      well=word.well if is_end else (), failed=word.failed if is_end else ())  # fmt: skip
 
 
 def _digests(word: JobWord) -> set[str]:

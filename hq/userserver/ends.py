@@ -1,5 +1,6 @@
 """How tasks ended lately, for a hq-server that has not recorded it and whose exec-server has forgotten it: the ledger tells it then.
 
+Of those that ended long ago the ledger knows whether they ended well.
 A task that has ended is told with its true outcome and exit code, under the attempt that hq-server asks for; only the moment is that of
 the telling. So it is after a restored backup. What nobody knows is told as refused or lost.
 """
@@ -24,7 +25,7 @@ MAX_ENDS = 5_000
 
 
 class End(NamedTuple):
-    """How an attempt ended by itself."""
+    """How an attempt ended by itself. Attempt 0: which one it was is not known any more."""
 
     attempt: int
     outcome: Outcome
@@ -69,7 +70,9 @@ class Ends:
 def report_of(key: AttemptKey, end: End, at: float) -> RunReport:
     """The end under the attempt that was ordered."""
     reason = "it ended before hq-server could record it, and is told by its user-server's ledger"
-    if end.attempt != key.attempt:
+    if not end.attempt:
+        reason += f": attempt {key.attempt} was not begun" + ("" if end.outcome is Outcome.OK else "; with which exit code it failed is not known any more")
+    elif end.attempt != key.attempt:
         reason += f": attempt {end.attempt} ended so, attempt {key.attempt} was not begun"
     return RunReport(job=key.job, index=key.index, attempt=key.attempt, kind=RunKind.ENDED, at=at, outcome=end.outcome, exit_code=end.exit_code,
                      signal=end.signal, reason=reason)  # fmt: skip

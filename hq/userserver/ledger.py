@@ -128,9 +128,15 @@ class LedgerFile(LedgerFacts):
                     self._note_end(slot, End(report.attempt, report.outcome, report.exit_code, report.signal))
 
     def end_of(self, key: AttemptKey) -> End | None:
-        """How the task of an attempt ended by itself the last time, if that is still known."""
+        """How the task of an attempt ended by itself the last time, if that is still known; of one long ago only whether it ended well."""
         known = self._jobs.get(key.job)
-        return None if known is None else self._ends.of(slot_of(known[1], key.index))
+        if known is None:
+            return None
+        slot = slot_of(known[1], key.index)
+        end = self._ends.of(slot)
+        if end is None and (outcome := self.rules.how(slot)) is not None:
+            end = End(0, outcome, 0 if outcome is Outcome.OK else None)
+        return end
 
     def _note_end(self, slot: Slot, end: End) -> None:
         self._ends.note(slot, end)

@@ -3,7 +3,7 @@
     H ID, B MOMENT        the highest job ever seen; from when on every start is known
     O INCARNATION NUMBER  up to which of hq-server's numbers all cancellations by others are noted
     A NUMBER SINCE NAME   an account, which the lines after it name by its number
-    d, y NUMBER FIRST LAST    tasks that are over; that were cancelled (X: all of the account)
+    d, w, F, y NUMBER FIRST LAST    tasks that are over; of these, ended well, failed; tasks that were cancelled (X: all of the account)
     s, n, o, f, g, x, c, e   an attempt was started, never started, ended well, failed; a grant, a cancellation; counts, how it ended
     J ID RETRIES,FLAGS KEY    what a job's signature says
 """
@@ -61,8 +61,9 @@ class LedgerFacts:
             yield f"A {number} {account.since:.0f} {name}\n"
             for first, last in account.spent.ranges():
                 yield f"d {number} {first} {last}\n"
-            for first, last in account.cancelled.ranges():
-                yield f"y {number} {first} {last}\n"
+            for letter, numbers in (("w", account.well), ("F", account.failed), ("y", account.cancelled)):
+                for first, last in numbers.ranges():
+                    yield f"{letter} {number} {first} {last}\n"
             if account.is_cancelled:
                 yield f"X {number} 0 0\n"
             for task, starts in account.open.items():
@@ -119,6 +120,10 @@ class LedgerFacts:
             self.rules.accounts[name].open[slot.number].failures = int(words[1])
             self.rules.accounts[name].open[slot.number].grants = int(words[2])
             self.rules.accounts[name].open[slot.number].failed = int(words[3]) if len(words) > 3 else 0
+        elif letter in "wF":
+            numbers = self.rules.accounts[name].well if letter == "w" else self.rules.accounts[name].failed
+            for number in range(slot.number, int(words[1]) + 1):
+                numbers.add(number)
         elif letter == "d":
             self.rules.started(slot, 1, since)
             for spent in range(slot.number, int(words[1]) + 1):

@@ -20,7 +20,7 @@ from hq.model.runs import RunReport, StartOrder
 from hq.model.selection import Selection
 from hq.model.states import Outcome, RunKind
 from hq.protocol.specs import encode_spec
-from hq.userserver.ends import MAX_ENDS
+from hq.userserver.ends import MAX_ENDS, End, refused_or_ended
 from hq.userserver.ledger import LedgerFile, Verdict
 
 LOG = logging.getLogger("ledger-test")
@@ -266,3 +266,29 @@ def test_two_ledgers_together_know_what_either_was_told(path: str) -> None:
     keep_lines(path, [moved.read()])
     both = opened(path)
     assert both.told == (7, 9) and not may(both, signed("k-0"), 1, 1) and not may(both, signed("k-1"), 2, 1)
+
+
+def test_of_what_ended_long_ago_it_still_knows_whether_it_ended_well(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hq.userserver.ends.MAX_ENDS", 1)
+    ledger = opened(path)
+    array = signed("b-0", indices="0-9", is_rerunnable=True)
+    for index, outcome in ((0, Outcome.OK), (1, Outcome.FAILED), (2, Outcome.TIMEOUT), (3, Outcome.LOST), (4, Outcome.OK)):
+        assert may(ledger, array, 2, 1, index)
+        ledger.reported([report(2, 1, outcome, index)])
+    for _ in range(2):  # as noted, and as the file that is written anew says
+        ends = [ledger.end_of(AttemptKey(2, index, 2)) for index in range(5)]
+        assert ends[:4] == [End(0, Outcome.OK, 0), End(0, Outcome.FAILED), End(0, Outcome.FAILED), None]
+        assert ends[4] is not None and ends[4].attempt == 1, "the last one is known"
+        (told,) = refused_or_ended(ledger, {AttemptKey(2, 1, 2): "it has ended before"}, 1.0)
+        assert (told.kind, told.outcome, told.exit_code, told.attempt) == (RunKind.ENDED, Outcome.FAILED, None, 2)
+        assert told.reason.endswith("attempt 2 was not begun; with which exit code it failed is not known any more")
+        ledger.flush()
+        ledger = opened(path)
+        assert may(ledger, array, 2, 2, 3)
+        ledger.reported([report(2, 2, None, 3)])
+
+
+def test_a_file_of_an_earlier_version_does_not_say_how_things_ended(path: str) -> None:
+    Path(path).write_text("A 0 1000 a:b-0\nd 0 0 9\nJ 2 0,ra b-0\ns 0 11 1\n")
+    ledger = opened(path)
+    assert ledger.end_of(AttemptKey(2, 5, 1)) is None and not may(ledger, signed("b-0", indices="0-11", is_rerunnable=True), 2, 1, 5)
