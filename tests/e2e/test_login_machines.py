@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hq.model.ids import PLAIN
+from hq.userserver.book import read_book
 from tests.support.hosts import Hosts
 from tests.support.logins import LoginMachine
 from tests.support.proc import end_process
@@ -70,6 +72,25 @@ def test_bob_gets_nothing_by_her_access_file(machines: tuple[LoginMachine, Login
     assert access.stat().st_mode & 0o777 == 0o600
     refused = second.run("bob", "hq-client", "jobs", env={"HQ_HOME": str(access.parents[1])})
     assert refused.rc == 1 and "Permission denied" in refused.err, refused
+
+
+def test_takeover_moves_it_with_what_runs_and_what_it_knows(machines: tuple[LoginMachine, LoginMachine]) -> None:
+    first, second = machines
+    gate = first.site.folder / "gate"
+    short = first.run("alice", "hq-submit", "-q", "exit 5").ok().out.strip()
+    assert first.run("alice", "hq-client", "wait", short).rc == 5
+    long = first.run("alice", "hq-submit", "-q", f"until test -e {gate}; do sleep 0.1; done; exit 3").ok().out.strip()
+    until(lambda: first.run("alice", "hq-client", "jobs", long, "--json").json["rows"][0]["state"] == "running", 20, "the long one to run")
+    moved = second.run("alice", "hq-client", "takeover").ok()
+    assert f"it was on {first.name}" in moved.out and not moved.err, moved
+    until(lambda: not first.has_user_server("alice") and second.has_user_server("alice"), 20, "the user-server to be on the second machine")
+    gate.touch()
+    assert second.run("alice", "hq-client", "wait", long).rc == 3
+    entries, _ = read_book([str(second.folder / "alice" / second.site.instance / "ledger-book")], (), 0)
+    assert {job: entries[int(job)].tasks[PLAIN].reports[-1].exit_code for job in (short, long)} == {short: 5, long: 3}
+    first.run("alice", "hq-client", "takeover").ok()
+    until(lambda: first.has_user_server("alice") and not second.has_user_server("alice"), 20, "the user-server to be back")
+    assert first.run("alice", "hq-submit", "--wait", "exit 4").rc == 4
 
 
 def test_a_user_server_that_is_gone_is_replaced_on_the_machine_where_one_is_needed(machines: tuple[LoginMachine, LoginMachine]) -> None:
