@@ -43,12 +43,12 @@ def check_possible(state: State, shape: Shape) -> None:
     if shape.memory and all(memory is not None and memory < shape.memory for memory in memories):
         largest = format_bytes(max(memory or 0 for memory in memories))
         asked = format_bytes(shape.memory)
-        raise NeverError(f"{asked} of memory were asked for; the most that {where} with {shape.slots} slots has is {largest}")
+        raise NeverError(f"{asked} of memory were asked for; the most that {where} with {shape.slots} slot{'s' if shape.slots > 1 else ''} has is {largest}")
     for name, count in shape.resources:
         most = max(host.record.spec.resources.get(name, 0) for host in hosts)
         if count > most:
             raise NeverError(f"{count} of '{printable(name)}' were asked for; the most that {where} has is {most}")
-    if not any(_could_hold(shape, host) for host in hosts):
+    if all(_lacks(shape, host) for host in hosts):
         raise NeverError("no single host has the slots, the memory and the resources together that were asked for")
 
 
@@ -60,13 +60,16 @@ def _is_chosen(shape: Shape, host: HostState) -> bool:
     )
 
 
-def _could_hold(shape: Shape, host: HostState) -> bool:
+def _lacks(shape: Shape, host: HostState) -> str:
+    """What a host has too little of even when it is empty, in words; nothing if it is large enough."""
     spec = host.record.spec
-    return (
-        spec.slots >= shape.slots
-        and (not shape.memory or spec.memory is None or spec.memory >= shape.memory)
-        and all(spec.resources.get(name, 0) >= count for name, count in shape.resources)
-    )
+    words = [f"{spec.slots} slots"] if spec.slots < shape.slots else []
+    if shape.memory and spec.memory is not None and spec.memory < shape.memory:
+        words.append(f"{format_bytes(spec.memory)} of memory")
+    for name, count in shape.resources:
+        if (there := spec.resources.get(name, 0)) < count:
+            words.append(f"{there or 'no'} {printable(name)}")
+    return " and ".join(words)
 
 
 def refusal(state: State, shape: Shape, host: HostState, now: float) -> tuple[str, str] | None:
@@ -76,8 +79,8 @@ def refusal(state: State, shape: Shape, host: HostState, now: float) -> tuple[st
         return "closed", closed
     if not _is_chosen(shape, host):
         return "wishes", "is not among the hosts that the job asks for"
-    if not _could_hold(shape, host):
-        return "too small", f"is too small: {spec.slots} slots, memory {format_bytes(spec.memory)}"
+    if lacks := _lacks(shape, host):
+        return "too small", f"has {lacks} in all"
     link = state.link(shape.user, host.name)
     if link.state in CLOSED_LINKS:
         if link.state is LinkState.FAILED:

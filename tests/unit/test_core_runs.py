@@ -367,6 +367,15 @@ def test_groups_users_hosts_and_facts() -> None:
     assert "tasks finished" not in facts
 
 
+def test_why_names_what_a_host_lacks_and_nothing_else() -> None:
+    world = World([host("plain", 8), host("small", 1, memory=1 << 30, resources={"gpu": 1}), host("right", 2, memory=4 << 30, resources={"gpu": 2})])
+    fields = {"slots": 2, "memory": 2 << 30, "resources": {"gpu": 2}}
+    world.submit(**fields)
+    text = "\n".join(explain(world.cluster, TaskKey(world.submit(**fields)), world.now))
+    assert "plain: has no gpu in all" in text
+    assert "small: has 1 slots and 1G of memory and 1 gpu in all" in text and "right: has 0 of 2 slots free" in text
+
+
 def test_why_an_array_waits_names_who_is_ahead_and_what_would_help() -> None:
     world = World([host("n1", 1)])
     world.submit()
