@@ -163,10 +163,13 @@ class PilotRelay:
         link.free += slots
 
     def promote(self, link: Link) -> None:
-        """Slots that nobody inherited go to the first that came ahead."""
+        """Slots that nobody inherited go to the first that came ahead; where others have slots, which pass on, to the last: the first has begun by now."""
         orders, specs = [], {}
-        while link.ahead and len(link.free) >= next(iter(link.ahead.values()))[0]:
-            key = next(iter(link.ahead))
+        is_still = not (link.ahead and link.free and any(link.runs.values()))
+        while link.ahead:
+            key = next(iter(link.ahead) if is_still else reversed(link.ahead))
+            if len(link.free) < link.ahead[key][0]:
+                break
             # with its job: the first order may be in the same batch there
             count, specs[key.job] = link.ahead.pop(key)
             link.runs[key] = self._take(link, count)

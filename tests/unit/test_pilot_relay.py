@@ -69,6 +69,21 @@ def test_slots_that_nobody_inherited_go_to_the_first_ahead_with_its_job() -> Non
     assert len(wire.sent) == 2
 
 
+def test_while_another_slot_passes_on_there_the_last_ahead_gets_those_that_nobody_inherited() -> None:
+    made, link, wire = relay()
+    give(made, link, 0, 1, 2, 3, 4)
+    made.over(link, key(0))
+    made.promote(link)
+    (order,) = wire.sent[-1].orders
+    assert (order.key, order.slots) == (key(4), (0,)), "what is first here may have followed another there"
+    made.over(link, key(1), key(2))
+    assert link.runs == {key(2): (1,), key(3): (), key(4): (0,)} and list(link.ahead) == [key(3)] and not link.free
+    made.over(link, key(2))
+    made.over(link, key(4))
+    made.promote(link)
+    assert wire.sent[-1].orders[0].key == key(3)
+
+
 def test_one_that_was_promoted_and_had_inherited_gives_the_others_back() -> None:
     made, link, _ = relay()
     give(made, link, 0, 1, 2)
