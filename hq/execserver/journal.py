@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from hq.kernel.files import write_anew
 from hq.model.ids import AttemptKey
 from hq.model.job import SignedSpec
 from hq.model.runs import RunReport, StartOrder
@@ -184,18 +185,8 @@ class Journal:
 
     def rewrite(self, lines: Iterable[Line]) -> None:
         """Replace the whole journal by these records, in one step. Raises OSError, and then the old one stands."""
-        path = self._path + ".new"
-        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            data = b"".join(_ENCODE.encode(line) + b"\n" for line in lines)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-            os.replace(path, self._path)
-        except OSError:
-            os.close(fd)
-            raise
+        data = b"".join(_ENCODE.encode(line) + b"\n" for line in lines)
+        fd = write_anew(self._path, data)
         os.close(self._fd)
         self._fd, self.size, self._pending = fd, len(data), []
 

@@ -57,6 +57,26 @@ def write_secret(path: str, text: str) -> None:
         raise
 
 
+def write_anew(path: str, data: bytes) -> int:
+    """Replace a file of the caller's own directory by these bytes, mode 0600, on the disk on return. Returns a descriptor that appends to it.
+
+    Raises OSError, and then the old one stands and nothing else is left on a disk that may be full.
+    """
+    temporary = path + ".new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.close(descriptor)
+        _unlink(temporary)
+        raise
+    return descriptor
+
+
 def make_private_dir(path: str) -> str:
     """Make a directory of mode 0700, with its parents, unless it is there. Returns the path.
 

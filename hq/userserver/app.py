@@ -122,7 +122,8 @@ def run(config: ClientConfig, run_dir: str, starting: Starting, *, idle: float |
         read_backends(config.etc)
         server, loop = build(config, run_dir, log, SystemClock(), idle=idle, is_takeover=is_takeover)
     except (HqError, OSError) as error:
-        starting.fail(f"hq-user-server: {error}", getattr(error, "exit_code", 1))
+        place = f"{run_dir}: {error.strerror}; make room there or see to its rights, what runs goes on" if isinstance(error, OSError) else error
+        starting.fail(f"hq-user-server: {place}", getattr(error, "exit_code", 1))
         return int(getattr(error, "exit_code", 1))
     starting.up()
     try:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from hq.core.ledger import FAILURES, Slot, Terms, slot_of
 from hq.errors import HqError
 from hq.kernel.clock import Now
+from hq.kernel.files import write_anew
 from hq.model.ids import PLAIN, AttemptKey
 from hq.model.job import SignedSpec
 from hq.model.restored import Cancel
@@ -69,7 +70,11 @@ class LedgerFile(LedgerFacts):
         self._replay()
         self.rules.forget_before(now.wall - KEEP)
         self._fd, self._size, self._size_then = -1, 0, 0
-        self._rewrite()
+        try:
+            self._rewrite()
+        except OSError as error:
+            self._complain(error)
+            self._go_on()
         self.book = RunBook(path + "-book", log)
 
     # --- what passes by -----------------------------------------------------------------------------------------------
@@ -331,24 +336,20 @@ class LedgerFile(LedgerFacts):
         if bad:
             self._log.warning("%d lines of the ledger %s could not be read", bad, self._path)
 
+    def _go_on(self) -> None:
+        """Append to the old file, for which there is no room anew: what runs can be told of, and is. Raises OSError."""
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._size = self._size_then = os.fstat(self._fd).st_size
+        # a line that a crash cut short must not swallow the next one
+        self._pending.append(b"\n")
+
     def _rewrite(self) -> None:
         """Begin a new file with all that counts. Raises OSError, and then the old one stands."""
-        fresh = self._path + ".new"
-        names = self._names
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            self._names = {name: number for number, name in enumerate(self.rules.accounts)}
-            data = "".join(self.lines(self._names)).encode("utf-8", "surrogateescape")
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-            os.replace(fresh, self._path)
-        except OSError:
-            self._names = names
-            os.close(fd)
-            raise
+        names = {name: number for number, name in enumerate(self.rules.accounts)}
+        data = "".join(self.lines(names)).encode("utf-8", "surrogateescape")
+        fd = write_anew(self._path, data)
         if self._fd >= 0:
             os.close(self._fd)
+        self._names = names
         self._pending.clear()
         self._fd, self._size, self._size_then, self._is_unsynced = fd, len(data), len(data), False

@@ -210,6 +210,8 @@ def _explain(server: UserServer, asker: Asker, message: JobExplain) -> None:
 def own_sentences(server: UserServer) -> list[str]:
     """What this user-server knows about why something waits: links that do not work, whether it outlives a logout."""
     sentences = []
+    if server.execs.ledger.trouble:
+        sentences.append(f"Your user-server relays no start, for its ledger cannot be written ({server.execs.ledger.trouble}): make room where its files are.")
     for host, link in server.execs.links:
         again = link.try_at - server.now.boot
         then = f" (tried again in {again:.0f} s)" if again > 0 and not link.is_dialling else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from hq.errors import RemoteError
 from hq.kernel.clock import Now
-from hq.kernel.files import make_private_dir
+from hq.kernel.files import make_private_dir, write_anew
 from hq.protocol.base import Message, Problem
 from hq.protocol.codec import decode, encode, envelope
 from hq.protocol.jobs import JobSubmit, JobSubmitted, SubmitItem
@@ -48,12 +48,7 @@ class SubmissionSpool:
         self._next = max(self._next, int(now.wall * 1000))
         name = f"{self._next:020}{_KEPT}"
         path = os.path.join(self.directory, name)
-        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(encode(envelope(message)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path + ".new", path)
+        os.close(write_anew(path, encode(envelope(message))))
         self._sync_directory()
         self._next += 1
         self._waiting.append(name)
@@ -109,21 +104,26 @@ class SubmissionSpool:
             self.on_taken(message.items, message.blobs, answer)
             ids = ", ".join(str(item.id) for item in answer.items[:20])
             self._log.info("a kept submission was taken: jobs %s", ids)
-            self._waiting.remove(name)
-            os.unlink(os.path.join(self.directory, name))
-            self._try_at = 0.0
+            self._put_away(name)
         elif isinstance(answer, Problem) and not answer.is_transient and self.upstream.is_up:
             self._log.error("a kept submission was refused: %s", answer.text)
-            self._waiting.remove(name)
             self._refused += 1
-            self._set_aside(name, answer.text)
-            self._try_at = 0.0
+            self._put_away(name, answer.text)
 
-    def _set_aside(self, name: str, reason: str) -> None:
+    def _put_away(self, name: str, refusal: str = "") -> None:
+        """It is answered. A disk that does not take that has it sent once more after the next start, which does no harm."""
+        self._waiting.remove(name)
+        self._try_at = 0.0
         path = os.path.join(self.directory, name)
-        with open(path + ".reason", "w", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {reason}\n")
-        os.replace(path, path.removesuffix(_KEPT) + _REFUSED)
+        try:
+            if refusal:
+                os.replace(path, path.removesuffix(_KEPT) + _REFUSED)
+                with open(path + ".reason", "w", encoding="utf-8") as file:
+                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {refusal}\n")
+            else:
+                os.unlink(path)
+        except OSError as error:
+            self._log.error("%s cannot be put away: %s", path, error)
 
     def _sync_directory(self) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

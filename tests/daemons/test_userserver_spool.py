@@ -141,3 +141,36 @@ def test_a_user_server_with_a_spool_does_not_stop(tmp_path: Path) -> None:
     client.sock.close()
     rig.move(300.0)
     assert not rig.us.is_done
+
+
+def test_without_room_for_the_reason_of_a_refusal_it_goes_on(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(rig, rig.client(), "a")
+    kept(rig, rig.client(), "b")
+    rig.move(6.0)
+
+    def opened(path: str, mode: str = "r", **more: object) -> object:
+        if "w" in mode:
+            raise OSError(28, "No space left on device")
+        return open(path, mode)
+
+    monkeypatch.setattr("hq.userserver.spool.open", opened, raising=False)
+    rig.welcome()
+    request, _ = rig.take_request(JobSubmit)
+    rig.reply(request, Problem(text="alice is disabled"))
+    rig.tick()
+    request, message = rig.take_request(JobSubmit)
+    rig.reply(request, taken(message, 7))
+    rig.tick()
+    assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".refused"], "the reason stands in the log"
+
+
+def test_a_submission_that_could_not_be_kept_leaves_nothing_behind(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = rig.client()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        client.send(ask("k"))
+        rig.move(8.0)
+    (answer,) = client.answers()
+    assert isinstance(answer, Problem) and "No space left" in answer.text and "nothing was submitted" in answer.text
+    assert not list((tmp_path / "spool").iterdir())
+    kept(rig, client, "k")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support.hosts import Hosts
 from tests.support.site import Site
 from tests.support.wait import until
 
@@ -62,3 +64,35 @@ def test_a_full_disk_under_the_database_is_told_and_what_was_asked_is_done_once_
         row = until(lambda: [each for each in site.rows("alice", "all") if each["outcome"] == "failed"], 60, "the job that was kept")[0]
         assert row["exit_code"] == 7
         assert "ok" in [each["outcome"] for each in site.rows("alice", "all")]
+
+
+def test_a_full_disk_under_the_daemons_of_a_user(install: Path, hosts: Hosts) -> None:
+    """Spool, ledger, run book and journal are on one disk. What was acknowledged is done once there is space, what is refused says why."""
+    entry = pwd.getpwnam("alice")
+    disk = Path(f"/var/tmp/hq-{entry.pw_uid}")
+    disk.mkdir(mode=0o700, exist_ok=True)
+    # its slots are many, so that the load of other tests is no reason to wait
+    with small_disk(disk, "3m", "alice"), Site(install, rows=["here:200:local"]) as site:
+        disk.chmod(0o700)
+        gate = site.folder / "gate"
+        first = site.submit("alice", f"until [ -e {gate} ]; do sleep 0.1; done; exit 3")
+        site.wait_for("alice", first, "running")
+        blocker = fill(disk)
+        # more of them than the last page of each file has room for
+        jobs = "".join(f"command::exit {number % 7 + 1}\n" for number in range(80))
+        accepted = site.run("alice", "hq-submit", "-q", "--jobs-file", "-", stdin=jobs.encode()).ok().out.split()
+        assert len(accepted) == 80
+        until(lambda: "make room" in site.client("alice", "why", accepted[-1]).ok().out, 30, "the user to be told")
+        gate.touch()
+        os.kill(int((disk / site.instance / "lock").read_text().split()[0]), signal.SIGKILL)
+        assert len(site.rows("alice")) == 81, "a user-server comes up without room, too"
+        site.admin("shutdown").ok()
+        refused = site.run("alice", "hq-submit", "exit 9")
+        assert refused.rc == 1 and "nothing was submitted" in refused.err and "No space" in refused.err, refused
+        blocker.unlink()
+        site.start_server()
+        expected = sorted([3, *(number % 7 + 1 for number in range(80))])
+        until(lambda: sorted(row["exit_code"] or 0 for row in site.rows("alice", "all")) == expected, 60, "everything to end as it did")
+        # while its disk is there
+        site.client("alice", "shutdown", "--hosts").ok()
+        site._end_rest()

@@ -144,3 +144,21 @@ def test_file_systems_are_told_apart() -> None:
 def test_a_network_file_system_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "filesystem_type", lambda path: "nfs4" if path == "/home" else "ext4")
     assert files.is_network_filesystem("/home") and not files.is_network_filesystem("/srv")
+
+
+def test_a_file_for_which_there_is_no_room_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kept"
+    os.close(files.write_anew(str(path), b"old"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            files.write_anew(str(path), b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["kept"]
+    descriptor = files.write_anew(str(path), b"new")
+    os.write(descriptor, b"er")
+    os.close(descriptor)
+    assert path.read_bytes() == b"newer" and path.stat().st_mode & 0o777 == 0o600

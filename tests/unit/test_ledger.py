@@ -292,3 +292,20 @@ def test_a_file_of_an_earlier_version_does_not_say_how_things_ended(path: str) -
     Path(path).write_text("A 0 1000 a:b-0\nd 0 0 9\nJ 2 0,ra b-0\ns 0 11 1\n")
     ledger = opened(path)
     assert ledger.end_of(AttemptKey(2, 5, 1)) is None and not may(ledger, signed("b-0", indices="0-11", is_rerunnable=True), 2, 1, 5)
+
+
+def test_without_room_for_a_new_file_it_goes_on_in_the_old_one(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = opened(path)
+    assert may(before, signed("other"), 1, 1) and may(before, signed(), 2, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("hq.userserver.ledger.write_anew", no_room)
+        ledger = opened(path)
+    assert "No space left" in ledger.trouble
+    assert not may(ledger, signed(), 2, 2)
+    assert may(ledger, signed("third"), 3, 1) and not ledger.trouble
+    again = opened(path)
+    assert not may(again, signed("other"), 1, 2) and not may(again, signed(), 2, 2) and not may(again, signed("third"), 3, 2)
+
+
+def no_room(*arguments: object) -> int:
+    raise OSError(28, "No space left on device")
