@@ -40,7 +40,10 @@ def run(program: str, function: Callable[[list[str]], int], argv: Sequence[str] 
     _prepare_streams()
     try:
         code = function(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            discard_output()
         return code
     except HqError as error:
         say(program, str(error))
@@ -58,7 +61,7 @@ def run(program: str, function: Callable[[list[str]], int], argv: Sequence[str] 
 
 
 def _end_output(program: str, error: OSError) -> int:
-    _discard_output()
+    discard_output()
     if isinstance(error, BrokenPipeError):
         # the reader went away (`| head`): that is no error of ours
         return 0
@@ -70,11 +73,11 @@ def _flush_if_possible() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard_output()
+        discard_output()
 
 
-def _discard_output() -> None:
-    # Python must not complain again at exit about what it still holds
+def discard_output() -> None:
+    """Nobody reads standard output any more: what it holds and what comes goes nowhere. Python would complain at exit otherwise."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

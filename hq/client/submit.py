@@ -6,7 +6,7 @@ import os
 import sys
 
 from hq.client.connect import Session
-from hq.client.entry import OutputError, run, say
+from hq.client.entry import OutputError, discard_output, run, say
 from hq.client.options import help_text, parse
 from hq.client.request import Here, build_request
 from hq.client.submit_options import DESCRIPTION, FOOTER, OPTIONS, USAGE
@@ -51,6 +51,8 @@ def submit(argv: list[str]) -> int:
     items = send(session, requests, values)
     try:
         report(items, values)
+    except BrokenPipeError:
+        discard_output()
     except OSError as error:
         # what is submitted stays submitted: its owner must not submit it again for want of an answer
         if not values.get("dry_run"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hq.client.entry import say
+from hq.client.entry import discard_output, say
 from hq.client.progress import add_counts, add_to, describe, make_display
 from hq.errors import UnavailableError
 
@@ -106,12 +106,16 @@ def wait_for(session: Session, selection: dict[str, Any], program: str, *, is_qu
         return 130
     codes = {id: exit_code_of(job) for id, job in jobs.items()}
     worst = max(codes.values(), default=0)
-    if is_json:
-        from hq.client.output import print_json
+    try:
+        if is_json:
+            from hq.client.output import print_json
 
-        print_json({"schema": SCHEMA, "jobs": list(jobs.values()), "exit_code": worst})
-    elif not is_quiet:
-        _report(jobs, codes)
+            print_json({"schema": SCHEMA, "jobs": list(jobs.values()), "exit_code": worst})
+        elif not is_quiet:
+            _report(jobs, codes)
+    except BrokenPipeError:
+        # `| grep -q submitted`: the exit code counts all the same
+        discard_output()
     return worst
 
 

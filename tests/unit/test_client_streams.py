@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hq.model.rows import Row
+from hq.model.rows import JobCounts, Row
 from hq.protocol.base import Message
-from hq.protocol.jobs import JobRows, LogData
+from hq.protocol.jobs import JobProgress, JobRows, JobWatch, LogData
 from tests.support.fakeuserserver import Stage, accept_all, stage
 
 ROW = Row(id=4, task="4", name="n", group="", user="alice", command="c", state="finished", outcome="ok")
@@ -34,6 +34,20 @@ def run(here: Stage, module: str, words: list[str], redirection: str = "", **env
     )  # fmt: skip
 
 
+def run_unread(here: Stage, module: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard output is a pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = f"from hq.client.{module} import main; raise SystemExit(main())"
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", program, *words], env={**os.environ, **here.environment}, stdout=writer, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+
+
 def much(message: Message) -> list[Message | None]:
     return [LogData(data=b"x" * 100_000, offset=number * 100_000, size=10**9, is_end=False) for number in range(20)]
 
@@ -50,6 +64,18 @@ def test_a_full_disk_is_a_line_and_no_traceback(here: Stage) -> None:
         with here.serve(answer):
             done = run(here, "commands", words, "> /dev/full")
         assert (done.returncode, done.stderr) == (1, "hq-client: standard output cannot be written: No space left on device\n"), words
+
+
+def test_the_exit_code_of_what_was_waited_for_counts_when_nobody_reads(here: Stage) -> None:
+    def answer(message: Message) -> list[Message | None]:
+        if isinstance(message, JobWatch):
+            return [JobProgress(jobs=(JobCounts(1, {"finished:failed": 1}, True, 3),), is_done=True)]
+        return accept_all(message)
+
+    for module, words in (("submit", ["-w", "false"]), ("commands", ["wait", "1"]), ("commands", ["wait", "1", "--json"])):
+        with here.serve(answer):
+            done = run_unread(here, module, words)
+        assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_what_was_submitted_is_said_elsewhere_when_stdout_is_full(here: Stage) -> None:
