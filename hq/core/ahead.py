@@ -30,7 +30,7 @@ HORIZON = 1.0
 #: And for so many where other users wait: a turn must not be long when many take theirs.
 TURN = 0.25
 #: So many seconds all turns together take at most, be there ever so many users; but none is shorter than a few round trips of an order.
-ROUND = 2.0
+ROUND = 2.5
 SHORTEST_TURN = 0.05
 #: Only tasks that last less than this (seconds, the mean of late) are queued ahead.
 SHORT = 0.25

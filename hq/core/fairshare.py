@@ -2,8 +2,8 @@
 
 A user's *score* is the slots that he holds now, plus those that he held on average of late: an average in which a moment counts half as
 much as one a half-life later; plus the same with a memory of seconds, so that users who used about as much take turns in quick succession,
-and a second that one of them had too much does not keep him waiting until all others had it, too. Whoever begins to wait stands at the end of
-the line at worst: what he had in the last seconds, when perhaps nobody else wanted it, does not put him behind all who wait. Each slot that is given raises the score, so that free slots go round, and whoever used much while others
+and a second that one of them had too much does not keep him waiting until all others had it, too. Whoever begins to wait stands in the
+middle of the line at worst: what he had in the last seconds, when perhaps nobody else wanted it, does not put him behind all who wait. Each slot that is given raises the score, so that free slots go round, and whoever used much while others
 did not waits for them, but never for ever: what he used fades, what they hold counts. Charged are slots by hq-server's own clock, nothing
 that an exec-server reports. The order of one user's own jobs is not the business of this module.
 """
@@ -70,13 +70,15 @@ class FairShare:
         return 0.0 if account is None else _faded(account, account.recent, SHORT, now)
 
     def line_up(self, users: Iterable[str], now: float) -> None:
-        """These wait now, all others do not. The short memory of those who did not wait before is cut to the longest of those who did."""
+        """These wait now, all others do not. The short memory of those who did not wait before is cut to the mean of those who did."""
         before, self._line = self._line, frozenset(users)
-        new = (self._line - before).intersection(self._accounts)
-        most = max((self._recent(user, now) for user in self._line & before), default=0.0) if new else 0.0
+        new, others = (self._line - before).intersection(self._accounts), self._line & before
+        if not new:
+            return
+        mean = sum(self._recent(user, now) for user in others) / max(len(others), 1)
         for user in new:
             account = self._settled(user, now)
-            account.recent = min(account.recent, most)
+            account.recent = min(account.recent, mean)
 
     def set_half_life(self, seconds: float, now: float) -> None:
         """From now on an average fades so fast."""
