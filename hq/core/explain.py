@@ -89,6 +89,7 @@ def _placed(cluster: State, name: str, task: TaskRecord, now: float) -> list[str
     elif task.state is TaskState.RUNNING:
         since = task.started if task.started is not None else task.since
         sentences.append(f"{name} runs on {task.host} (attempt {task.attempt}, for {format_seconds(max(0.0, now - since))}).")
+        sentences += _routed(cluster, task)
     elif task.state is TaskState.SUSPENDED:
         sentences.append(f"{name} is suspended on {task.host}. A signal CONT lets it go on: hq-client signal {name} CONT")
     else:

@@ -228,7 +228,8 @@ class BatchBackend(BatchWatch):
     def _form(self, boot: float) -> None:
         """Make submissions of what was started since: those of one job with the same demand together."""
         fresh, self._fresh = self._fresh, []
-        for demand, part in alike(fresh, max(1, min(self._settings.max_array, self._settings.max_pending))):
+        # two fit, so that a few that wait for long do not keep all others back
+        for demand, part in alike(fresh, max(1, min(self._settings.max_array, self._settings.max_pending // 2))):
             tag = f"hq-{secrets.token_hex(10)}"
             try:
                 group = write_group(self._base, tag, part, self._dialect.index_variable, self._settings.python)

@@ -130,3 +130,10 @@ def test_notices_of_the_site_do_no_harm_beside_an_answer_and_are_none_by_themsel
     (site.tools / "maintenance").touch()
     assert "Wartung" in site.waits(ends, "does not answer")
     assert site.upstream.ended(ends, 40).exit_code == 3
+
+
+def test_a_job_that_waits_for_ever_keeps_no_array_back(make: MakeSite) -> None:
+    site = make({"sbatch": 'mkdir {tools}/first 2>/dev/null && exec {sbatch} --hold "$@"\nexec {sbatch} "$@"\n'}, max_pending=4)
+    (held,) = site.upstream.start(site.spec("true"))
+    site.waits(held, "JobHeldUser")
+    assert [site.upstream.ended(key, 40).outcome for key in site.start_array("true", 6)] == [Outcome.OK] * 6

@@ -18,6 +18,8 @@ def test_own_hosts_are_filled_before_a_centre_however_large() -> None:
     assert placed == ["own", "own", "centre", "centre", "centre"]
     assert any("went to the batch system centre" in sentence for sentence in explain(world.cluster, TaskKey(id, 3), world.now))
     assert not any("batch system" in sentence for sentence in explain(world.cluster, TaskKey(id, 1), world.now))
+    world.report("centre", AttemptKey(id, 3, 1), RunKind.STARTED)
+    assert any("went to the batch system centre" in sentence for sentence in explain(world.cluster, TaskKey(id, 3), world.now)), "also while it runs"
 
 
 def test_a_job_may_be_sent_to_a_centre() -> None:
