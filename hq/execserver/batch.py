@@ -234,6 +234,7 @@ class BatchBackend(BatchWatch):
             try:
                 group = write_group(self._base, tag, part, self._dialect.index_variable, self._settings.python)
             except (OSError, HqError) as error:
+                remove_group(Group(tag, os.path.join(self._base, tag), []))
                 self._news.extend(NotBegun(launch.key, f"{self._base} cannot be written: {error}") for launch in part)
                 continue
             self._groups[tag] = group

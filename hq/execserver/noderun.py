@@ -9,6 +9,7 @@ Signals that cannot be caught, or mean something else here, come under other num
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     native = next((os.environ[name] for name in ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID") if name in os.environ), "")
     mark = {"native": native, "node": os.uname().nodename, "pid": os.getpid(), "at": time.time()}
     if not _mark(path + ".start", mark):
-        print(f"hq: element {index} has begun before, and is not run twice", file=sys.stderr)
+        _say(f"element {index} has begun before, and is not run twice")
         return ALREADY
     if not os.path.lexists(path + ".spec"):
         return 0  # cancelled before it began
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             _write_exit(path + ".exit", words)
             break
         except OSError as error:  # a full disk, or a file server that is away: the batch system gets to know how it ended in any case
-            print(f"hq: how element {index} ended cannot be written down: {error}", file=sys.stderr)
+            _say(f"how element {index} ended cannot be written down: {error}")
             time.sleep(WRITE_PAUSE)
     return exit_code_of(report.outcome or Outcome.LOST, report.exit_code, report.signal)
 
@@ -191,6 +192,12 @@ def _mark(path: str, words: dict[str, Any]) -> bool:
     finally:
         os.unlink(temporary)
     return True
+
+
+def _say(text: str) -> None:
+    """A line for the batch system's own output. Not by sys.stderr: what that cannot write changes the exit status of a Python."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"hq: {text}\n".encode(errors="replace"))
 
 
 def _write_exit(path: str, words: dict[str, Any]) -> None:

@@ -3,10 +3,13 @@ squeue has forgotten, nodes an hour off, an end that cannot be written down."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from hq.model.states import Outcome, RunKind
 from tests.support.batchsite import BatchSite
 from tests.support.slurm import SlurmCluster, missing_for_slurm
+from tests.support.wait import until
 
 if missing_for_slurm():
     pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
@@ -53,6 +57,24 @@ def make(slurm: SlurmCluster, tmp_path: Path) -> Iterator[MakeSite]:
         slurm.run("scancel", "--user=root", check=False)
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """A file system of 2 MB; gives a function that fills it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(folder)], check=True)
+
+    def fill() -> None:
+        fd = os.open(folder / "fill", os.O_WRONLY | os.O_CREAT)
+        with suppress(OSError):
+            while True:
+                os.write(fd, bytes(4096))
+        os.close(fd)
+
+    try:
+        yield fill
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def ids_of(slurm: SlurmCluster, states: str) -> set[str]:
     return set(slurm.run("squeue", "-h", "--array", "-t", states, "-o", "%i").split())
 
@@ -87,12 +109,21 @@ def test_an_answer_that_comes_too_late_and_a_squeue_that_is_blind_for_a_while_ru
     assert report.outcome is Outcome.OK and (site.work / "count").read_text() == "x\n", report
 
 
-def test_an_end_that_cannot_be_written_down_is_what_slurm_saw(make: MakeSite) -> None:
-    site = make()
-    block = f"for folder in {site.home}/*/batch/alpha/hq-*; do mkdir -p $folder/0.exit.new; done; exit "
-    good, bad = site.upstream.start(site.spec(block + "0"), site.spec(block + "7"))
-    assert site.upstream.ended(good, 40).outcome is Outcome.OK
-    assert (site.upstream.ended(bad, 40).outcome, site.upstream.ended(bad).exit_code) == (Outcome.FAILED, 7)
+def test_a_full_disk_below_the_home_leaves_nothing_behind_and_loses_no_exit_code(make: MakeSite, tmp_path: Path) -> None:
+    home = tmp_path / "site0" / "home"
+    home.mkdir(parents=True)
+    with small_disk(home) as fill:
+        site = make()
+        (runs,) = site.upstream.start(site.spec(f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; exit 5"))
+        site.upstream.started(runs)
+        fill()
+        (late,) = site.upstream.start(site.spec("true"))
+        report = site.upstream.ended(late)
+        assert report.kind is RunKind.NEVER_STARTED and "No space left on device" in report.reason
+        (tmp_path / "go").touch()
+        report = site.upstream.ended(runs, 40)
+        assert (report.outcome, report.exit_code) == (Outcome.FAILED, 5), report
+        until(lambda: not site.folders(), 10, "the directories of submissions to go")
 
 
 def test_a_pilot_that_squeue_has_forgotten_runs_on_while_it_is_heard(make: MakeSite) -> None:
