@@ -10,7 +10,7 @@ from hq.core.jobs import LiveJob
 from hq.core.lost import check_verdict, is_undecided, resolve
 from hq.core.modify import modify
 from hq.core.reports import finish, order_stop_of, wait_again
-from hq.core.selecting import NO_SUCH_JOB, named_indices, named_jobs, passes, unknown_names
+from hq.core.selecting import NO_SUCH_JOB, Named, named_jobs, passes, unknown_names
 from hq.core.state import State
 from hq.errors import HqError, InputError, NotAllowedError, RefusedError
 from hq.model.ids import AttemptKey
@@ -51,15 +51,15 @@ def _act(state: State, event: JobsActedOn) -> list[Result]:
     if selection.is_empty and not has_filter:
         raise InputError("no job was named: write ids, ranges, last or all")
     results: list[Result] = [(str(key), False, NO_SUCH_JOB) for key in unknown_names(state, selection, seen)]
+    named = Named(selection)
     for job in list(named_jobs(state, selection, seen)):
         if passes(job, selection):
-            results.extend(_act_on(state, event, job))
+            results.extend(_act_on(state, event, job, named.indices(job)))
     return results
 
 
-def _act_on(state: State, event: JobsActedOn, job: LiveJob) -> list[Result]:
+def _act_on(state: State, event: JobsActedOn, job: LiveJob, indices: list[int] | None) -> list[Result]:
     is_owner = job.record.user == event.actor
-    indices = named_indices(event.selection, job)
     names = [str(job.id)] if indices is None else [str(job.key(index)) for index in indices if job.has(index)]
     try:
         if not is_owner:

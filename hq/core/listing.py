@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hq.core.dependencies import waits_for
 from hq.core.jobs import LiveJob
-from hq.core.selecting import command_of, named_indices, named_jobs, passes
+from hq.core.selecting import Named, command_of, named_jobs, passes
 from hq.core.state import State
 from hq.model.job import JobRecord, TaskRecord
 from hq.model.rows import CANCELLED_REST, GroupRow, HostRow, Row
@@ -28,10 +28,11 @@ def job_rows(cluster: State, selection: Selection, user: str | None, by_task: bo
     With `by_task` a row for each task that has left waiting and is live, in the order of the array, and for each that was named.
     """
     rows: list[Row] = []
+    named = Named(selection)
     for job in reversed(list(named_jobs(cluster, selection, user))):
         if not passes(job, selection):
             continue
-        indices = named_indices(selection, job)
+        indices = named.indices(job)
         if indices is not None:
             rows.extend(task_row(job, index, cluster.now) for index in indices if job.has(index) and _is_meant(job, index, selection))
         elif by_task:

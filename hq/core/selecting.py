@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 
 from hq.core.jobs import LiveJob
 from hq.core.state import State
@@ -62,17 +64,27 @@ def passes(job: LiveJob, selection: Selection) -> bool:
     return True
 
 
-def named_indices(selection: Selection, job: LiveJob) -> list[int] | None:
-    """The tasks of an array job that are named by themselves; None: the whole job is meant."""
-    indices: list[int] = []
-    is_named_whole = selection.is_all or selection.is_empty or any(first <= job.id <= last for first, last in selection.ranges)
-    for key in selection.tasks:
-        if key.job == job.id:
-            if key.index == PLAIN:
-                is_named_whole = True
-            else:
-                indices.append(key.index)
-    return None if is_named_whole or not indices else list(dict.fromkeys(indices))
+class Named:
+    """The tasks of arrays that a selection names by themselves. Read once: thousands of names may meet thousands of jobs."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._is_all = selection.is_all or selection.is_empty
+        self._whole = {key.job for key in selection.tasks if key.index == PLAIN}
+        self._indices: dict[int, dict[int, None]] = {}
+        for key in selection.tasks:
+            if key.index != PLAIN:
+                self._indices.setdefault(key.job, {})[key.index] = None
+        ranges = sorted(selection.ranges)
+        self._firsts = [first for first, _ in ranges]
+        self._reach = list(accumulate((last for _, last in ranges), max))
+
+    def indices(self, job: LiveJob) -> list[int] | None:
+        """Those of this job; None: the whole job is meant."""
+        found = self._indices.get(job.id)
+        if found is None or self._is_all or job.id in self._whole:
+            return None
+        at = bisect_right(self._firsts, job.id) - 1
+        return None if at >= 0 and self._reach[at] >= job.id else list(found)
 
 
 def unknown_names(state: State, selection: Selection, user: str | None) -> list[TaskKey]:

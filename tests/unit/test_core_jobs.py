@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hq.core.events import ConfigurationRead, JobsSubmitted, Progress, Reply, UserServerCame, UserSwitched, Watched
+from hq.core.selecting import Named
 from hq.errors import InputError, NeverError, NotAllowedError
 from hq.model.host import HostSpec
 from hq.model.ids import PLAIN, AttemptKey, TaskKey
 from hq.model.job import Wishes
-from hq.model.selection import Selection
+from hq.model.selection import Selection, parse_selection
 from hq.model.states import LinkState, Outcome, RunKind, TaskState
 from hq.model.user import UserRecord
 from tests.support.coreworld import World, error_of, host, submission
@@ -296,3 +297,16 @@ def test_a_host_that_left_cluster_tab_stays_until_its_last_run_has_ended() -> No
     assert not world.book.hosts["n1"].is_listed and world.cluster.task(TaskKey(id)) is not None
     world.end("n1", AttemptKey(id, PLAIN, 1))
     assert set(world.book.hosts) == {"n2"} and world.book.history[TaskKey(id)].state is TaskState.FINISHED
+
+
+def test_which_tasks_a_selection_names_by_themselves() -> None:
+    world = World([host("n1", 1)])
+    array = world.submit(indices="1-9")
+    job = world.cluster.jobs[array]
+
+    def named(*words: str) -> list[int] | None:
+        return Named(parse_selection([word.replace("A", str(array)) for word in words])).indices(job)
+
+    assert named("A_3,A_1,A_3") == [3, 1] and named("A_3", "99_5", "100-200") == [3]
+    for words in (["A"], ["A_3", "A"], ["all", "A_3"], ["A_3", f"1-{array + 5}"], ["A_3", "1-1000", "500-600"], [f"{array + 1}-{array + 5}"], []):
+        assert named(*words) is None, words
