@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from signal import SIGKILL
 from typing import Any
 
 from hq.execserver.backends.dialect import NativeJob, NativeState
@@ -11,6 +13,9 @@ from hq.execserver.batchmembers import Member
 from hq.execserver.noderun import ALREADY
 from hq.model.batch import BatchSettings
 from hq.model.states import Outcome
+
+#: What slurmstepd and pbs_mom write when memory was the reason for a KILL.
+_MEMORY_WORDS = re.compile(r"exceeded .{0,40}memory|oom[-_ ]?kill|out[- ]of[- ]memory|mem .{0,40}exceeded limit", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,10 @@ class Verdict:
 def judge(member: Member, boot: float, settings: BatchSettings, where: str) -> Verdict | None:
     """What became of an attempt, once that can be said: the runner's words, then the batch system's; absence alone says nothing for long."""
     if member.exit is not None:
-        is_explained = not member.exit.get("told") or member.is_stopped
+        is_explained = not (member.exit.get("told") or member.exit.get("killed")) or member.is_stopped
         waited = member.final is not None or (member.absent is not None and boot - member.absent > settings.exit_grace)
-        return judge_exit(member.exit, member.job, where) if is_explained or waited else None
+        said = last_words(member.group) if member.exit.get("killed") else ""
+        return judge_exit(member.exit, member.job, where, said) if is_explained or waited else None
     if member.final is not None and boot - member.final > settings.exit_grace:
         assert member.job is not None
         return judge_native(member.job, member.has_begun, where, member.group)
@@ -40,14 +46,16 @@ def judge(member: Member, boot: float, settings: BatchSettings, where: str) -> V
     return None
 
 
-def judge_exit(words: dict[str, Any], job: NativeJob | None, where: str) -> Verdict:
-    """The runner's own words; where it was told to end, the batch system says why."""
+def judge_exit(words: dict[str, Any], job: NativeJob | None, where: str, said: str = "") -> Verdict:
+    """The runner's own words; where it was told to end, or the run was killed, the batch system says why (`said`: on the job's own output)."""
     outcome = Outcome(words["outcome"])
     reason = str(words.get("reason", ""))
     if words.get("told") and outcome in (Outcome.CANCELLED, Outcome.FAILED):
         native = job if job is not None and job.state is NativeState.ENDED else None
         otherwise = (outcome, f"it was ended at {where}" if outcome is Outcome.CANCELLED else reason)
         outcome, reason = native_cause(native, where) or otherwise
+    elif words.get("killed") and (_MEMORY_WORDS.search(said) or (job is not None and job.outcome is Outcome.MEMORY)):
+        outcome, reason = Outcome.MEMORY, f"ran into its memory limit at {where}{f' ({said})' if said else ''}"
     cause = None if outcome is Outcome.OK else (outcome, reason)
     return Verdict(cause, words.get("exit_code"), words.get("signal"), words.get("max_rss"), words.get("cpu"), words.get("at"))
 
@@ -75,6 +83,8 @@ def judge_native(job: NativeJob, has_begun: bool, where: str, group: Group) -> V
         else:
             hint = f"hq's runner did not begin: {said or job.reason or job.word}"
         return Verdict(never=f"{where}: {hint}")
+    if cause is None and has_begun and (job.signal == SIGKILL or job.exit_code == 128 + SIGKILL) and _MEMORY_WORDS.search(said):
+        cause = (Outcome.MEMORY, f"ran into its memory limit at {where} ({said})")
     if has_begun and cause is None and job.exit_code == ALREADY:
         return Verdict((Outcome.LOST, f"{where} started job {job.id} once more after it had begun; what became of the first time is not known"))
     if cause is None and job.exit_code is None and job.signal is None:

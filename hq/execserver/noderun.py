@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     words = {
         "outcome": report.outcome.value if report.outcome else Outcome.LOST.value, "exit_code": report.exit_code, "signal": report.signal,
         "max_rss": report.max_rss, "cpu": report.cpu, "reason": report.reason, "started": report.started, "at": report.at, "pid": report.pid,
-        "told": told, **{name: mark[name] for name in ("native", "node")},
+        "told": told, "killed": is_killed(report), **{name: mark[name] for name in ("native", "node")},
     }  # fmt: skip
     for _ in range(WRITE_TRIES):
         try:
@@ -91,6 +91,11 @@ def main(argv: list[str] | None = None) -> int:
             _say(f"how element {index} ended cannot be written down: {error}")
             time.sleep(WRITE_PAUSE)
     return exit_code_of(report.outcome or Outcome.LOST, report.exit_code, report.signal)
+
+
+def is_killed(report: RunReport) -> bool:
+    """Whether somebody who is not hq killed the run, or a process of it: the kernel, for memory, would look like that."""
+    return report.outcome is Outcome.FAILED and (report.signal == signal.SIGKILL or report.exit_code == 128 + signal.SIGKILL)
 
 
 class NodeRun:

@@ -126,6 +126,17 @@ def test_a_full_disk_below_the_home_leaves_nothing_behind_and_loses_no_exit_code
         until(lambda: not site.folders(), 10, "the directories of submissions to go")
 
 
+def test_a_kill_for_slurms_own_memory_limit_is_memory(tmp_path: Path) -> None:
+    more = "JobAcctGatherType=jobacct_gather/linux\nJobAcctGatherParams=OverMemoryKill\nJobAcctGatherFrequency=task=1"
+    with SlurmCluster(nodes=1, more=more) as slurm:
+        site = BatchSite(tmp_path / "site", "slurm", extra=["--mem=60M"], environment={"SLURM_CONF": str(slurm.conf)})
+        try:
+            report = site.up().run("head -c 300m /dev/zero | tail | sleep 60", timeout=40)
+            assert report.outcome is Outcome.MEMORY and "ran into its memory limit at slurm:alpha (" in report.reason, report
+        finally:
+            site.close()
+
+
 def test_a_pilot_that_squeue_has_forgotten_runs_on_while_it_is_heard(make: MakeSite) -> None:
     site = make({"squeue": '[ -e {tools}/blind ] && exit 0\nexec {squeue} "$@"\n', "sacct": "exit 0\n"}, mode="pilot", pilot_slots=4, pilot_limit=1, pilot_idle=2.0)
     (key,) = site.upstream.start(site.spec("sleep 5"))

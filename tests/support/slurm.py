@@ -53,6 +53,7 @@ SlurmctldLogFile={base}/slurmctld.log
 SlurmdLogFile={base}/slurmd.%n.log
 SlurmdSpoolDir={base}/spool.%n
 MailProg=/bin/true
+{more}
 {nodes}
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
@@ -93,10 +94,11 @@ class SlurmCluster:
     """Nodes n1, n2 … with so many cores each. As root: jobs run as their submitter. A context manager.
 
     `database`: for slurmdbd, so that there is accounting: users need the association that `add_user` makes. `slurmd_timeout`: seconds
-    until a node without its slurmd is down. `address`: where the controller listens.
+    until a node without its slurmd is down. `address`: where the controller listens. `more`: lines of slurm.conf.
     """
 
-    def __init__(self, nodes: int = 2, cpus: int = 16, *, database: MariaDB | None = None, slurmd_timeout: int = 30, address: str = "127.0.0.1") -> None:
+    def __init__(self, nodes: int = 2, cpus: int = 16, *, database: MariaDB | None = None, slurmd_timeout: int = 30, address: str = "127.0.0.1",
+                 more: str = "") -> None:  # fmt: skip
         self.base = Path(tempfile.mkdtemp(prefix="hq-slurm-", dir="/var/tmp"))
         self.base.chmod(0o755)
         self.conf = self.base / "slurm.conf"
@@ -114,7 +116,7 @@ class SlurmCluster:
         listening = "NoCtldInAddrAny,NoInAddrAny" if address == "127.0.0.1" else "NoInAddrAny"
         accounting = _ACCOUNTING.format(port=self._dbd_port, base=self.base) if database is not None else "AccountingStorageType=accounting_storage/none"
         self.conf.write_text(_CONF.format(host=host, port=ports[0], base=self.base, nodes="\n".join(lines), accounting=accounting,
-                                          slurmd_timeout=slurmd_timeout, address=address, listening=listening))  # fmt: skip
+                                          slurmd_timeout=slurmd_timeout, address=address, listening=listening, more=more))  # fmt: skip
         if database is not None:
             file = self.base / "slurmdbd.conf"
             file.write_text(_DBD.format(base=self.base, host=host, port=self._dbd_port, database=database, name=f"slurm_{secrets.token_hex(4)}"))

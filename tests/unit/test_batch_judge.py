@@ -41,6 +41,22 @@ def test_told_to_end_and_nobody_says_why() -> None:
     assert judge_exit({"outcome": "failed", "told": True, "reason": "exit code 143"}, None, "slurm:c").cause == (Outcome.FAILED, "exit code 143")
 
 
+@pytest.mark.parametrize("said", [
+    "slurmstepd: error: Detected 1 oom_kill event in StepId=9.batch. Some of the step tasks have been OOM Killed.",
+    "slurmstepd: error: StepId=1.batch exceeded memory limit (307200 > 40960), being killed", "=>> PBS: job killed: mem 307200kb exceeded limit 40960kb",
+])  # fmt: skip
+def test_a_kill_for_memory_is_told_from_any_other(said: str, tmp_path: Path) -> None:
+    words = {"outcome": "failed", "signal": 9, "killed": True, "reason": "killed by signal 9 (SIGKILL)"}
+    for verdict in (judge_exit(words, native(), "slurm:c", said), judge_exit(words, native(Outcome.MEMORY), "slurm:c")):
+        assert verdict.cause is not None and verdict.cause[0] is Outcome.MEMORY and "memory limit at slurm:c" in verdict.cause[1]
+    (tmp_path / "other").mkdir()
+    cause = judge_native(native(signal=9), True, "slurm:c", group(tmp_path, said)).cause
+    assert cause is not None and cause[0] is Outcome.MEMORY
+    assert judge_native(native(signal=9), True, "slurm:c", group(tmp_path / "other", "hello")).cause is None
+    assert judge_exit(words, native(), "slurm:c", "hello").cause == (Outcome.FAILED, "killed by signal 9 (SIGKILL)")
+    assert judge_exit({**words, "killed": False}, native(), "slurm:c", said).cause == (Outcome.FAILED, "killed by signal 9 (SIGKILL)")
+
+
 def group(folder: Path, said: str = "") -> Group:
     (folder / "native.out").write_text(said)
     return Group("tag", str(folder), [])
