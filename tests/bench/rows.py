@@ -36,7 +36,7 @@ def array(repeats: int, count: int) -> list[Line]:
     """One array of `/bin/true`, 2 slots, both streams to files.
 
     Nothing is removed before all is measured: ext4 passes over each inode that was freed in the last minutes when it makes a file, so that
-    thousands of removed files make each new one ten to a hundred times as dear.
+    thousands of removed files can make each new one many times as dear.
     """
     limits, files, reference, rates = [], [], [], {}
     lines: list[Line] = []
