@@ -24,5 +24,6 @@ def test_nonsense_harms_nothing(site: ExecSite) -> None:
     (site.work / "go").touch()
     assert site.upstream.ended(key, 60).exit_code == 4
     site.upstream._jobs = 4320  # a number that no nonsense was about
+    site.upstream.epoch = 2**63 - 1  # of whatever hq-server the nonsense spoke, this one is no older
     assert site.run("exit 3", timeout=60).exit_code == 3
     assert site.worker_pid() == worker, site.log_text()
