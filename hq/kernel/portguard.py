@@ -1,7 +1,7 @@
 """Against what ZeroMQ keeps without measure: it counts messages, not bytes, and of a message without end it keeps all parts until the last has come.
 
 Whoever has a key, be it a stranger's, could fill the memory of a daemon by that: by sending more than is read, and by asking without reading
-the answers. So when this process has grown, it is asked of the kernel how much each connection at the port has sent and taken. The largest
+the answers. So when this process has grown, or once it had to act, it is asked of the kernel how much each connection at the port has sent and taken. The largest
 connections of a key that makes us keep more than any message may have are hung up on, and so are the largest of all if all together do.
 ZeroMQ then frees what it kept. Linux only, as `hq.execserver`.
 """
@@ -83,7 +83,8 @@ class PortGuard:
     def look(self) -> None:
         """Hang up on whoever makes us keep too much."""
         size = _resident()
-        if size < self._size + GROWTH:
+        # what was freed the C library may keep: a process that has seen such peers does not grow by the next ones
+        if not self.hung_up and size < self._size + GROWTH:
             self._size = min(size, self._size)
             return
         self._size = size
