@@ -274,8 +274,8 @@ class BatchBackend(BatchWatch):
         for index, key in enumerate(group.keys):
             id = self._dialect.element_id(told.id, index, len(group.keys))
             member = self._members.get(key)
-            if member is None:
-                gone.append(id)
+            if member is None or (member.id and member.id != id):
+                gone.append(id)  # it was stopped meanwhile, or began as a job that had been accepted before
                 continue
             member.id, member.submitted, member.listable = id, time.time(), boot
             self._tell(member, "submitted")

@@ -68,9 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SET)
     path = os.path.join(directory, str(index))
-    # an element of a Slurm array has an id of its own besides
-    native = next((os.environ[name] for name in ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID") if name in os.environ), "")
-    mark = {"native": native, "node": os.uname().nodename, "pid": os.getpid(), "at": time.time()}
+    mark = {"native": native_id(), "node": os.uname().nodename, "pid": os.getpid(), "at": time.time()}
     if not _mark(path + ".start", mark):
         _say(f"element {index} has begun before, and is not run twice")
         return ALREADY
@@ -96,6 +94,13 @@ def main(argv: list[str] | None = None) -> int:
 def is_killed(report: RunReport) -> bool:
     """Whether somebody who is not hq killed the run, or a process of it: the kernel, for memory, would look like that."""
     return report.outcome is Outcome.FAILED and (report.signal == signal.SIGKILL or report.exit_code == 128 + signal.SIGKILL)
+
+
+def native_id() -> str:
+    """Under which id this job stands in listings; an element of a Slurm array has another one besides."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return next((os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID") if name in os.environ), "")
 
 
 class NodeRun:

@@ -9,11 +9,12 @@ from tests.support.site import Site
 
 
 def test_a_chain_runs_in_its_order_and_a_broken_one_ends(site: Site) -> None:
-    first = site.submit("alice", "sleep 1; echo one >>chain")
-    second = site.submit("alice", "--after", first, "echo two >>chain")
-    third = site.submit("alice", "--after", f"{first},{second}", "echo three >>chain; exit 3")
-    never = site.submit("alice", "--after", third, "echo never >>chain")
-    last = site.submit("alice", "--after-any", f"{never},{third}", "cat chain; rm chain")
+    chain = f"chain-{site.instance}"
+    first = site.submit("alice", f"sleep 1; echo one >>{chain}")
+    second = site.submit("alice", "--after", first, f"echo two >>{chain}")
+    third = site.submit("alice", "--after", f"{first},{second}", f"echo three >>{chain}; exit 3")
+    never = site.submit("alice", "--after", third, f"echo never >>{chain}")
+    last = site.submit("alice", "--after-any", f"{never},{third}", f"cat {chain}; rm {chain}")
     assert f"It starts after job {second} has ended well" in site.client("alice", "why", third).ok().out
     assert site.row("alice", last)["reason"] == f"waits for jobs {never}, {third} to end"
     os.kill(site.server_pid(), signal.SIGKILL)

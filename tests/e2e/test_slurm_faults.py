@@ -104,9 +104,10 @@ def test_an_answer_that_comes_too_late_and_a_squeue_that_is_blind_for_a_while_ru
         "sbatch": 'mkdir {tools}/first 2>/dev/null && {{ {sbatch} "$@" >{tools}/answer; exec sleep 100; }}\nexec {sbatch} "$@"\n',
         "squeue": 'echo >>{tools}/asked; [ $(wc -l <{tools}/asked) -lt 4 ] && exit 0\nexec {squeue} "$@"\n',
     }, command_timeout=1.5)  # fmt: skip
-    (key,) = site.upstream.start(site.spec("echo x >>count; sleep 4"))
-    report = site.upstream.ended(key, 40)
-    assert report.outcome is Outcome.OK and (site.work / "count").read_text() == "x\n", report
+    keys = site.start_array("echo x >>count; sleep 4", 2)
+    reports = [site.upstream.ended(key, 40) for key in keys]
+    assert [report.outcome for report in reports] == [Outcome.OK] * 2 and (site.work / "count").read_text() == "x\n" * 2, reports
+    assert [report.native and report.native.id.partition("_")[2] for report in reports] == ["0", "1"]
 
 
 def test_a_full_disk_below_the_home_leaves_nothing_behind_and_loses_no_exit_code(make: MakeSite, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def marked(folder: Path, native: str, at: float, mtime: float) -> Group:
 
 
 @pytest.mark.parametrize(("id", "native", "wanted"), [
-    ("8", "8", "8"), ("8", "7", "7"), ("8_2", "7", "7_2"), ("8_2", "8", "8_2"), ("8[2].trq", "7[2].trq.example.org", "7[2].trq"),
+    ("8", "8", "8"), ("8", "7", "7"), ("8_2", "7_2", "7_2"), ("8_2", "8_2", "8_2"), ("", "7_2", "7_2"), ("8[2].trq", "7[2].trq.example.org", "7[2].trq"),
     ("8.trq", "8.trq.example.org", "8.trq"), ("", "7", "7"), ("8", "", "8"),
 ])  # fmt: skip
 def test_it_is_the_job_whose_runner_made_the_mark(id: str, native: str, wanted: str) -> None:
