@@ -130,10 +130,12 @@ def judge(house: House, story: Story, fresh: int) -> list[str]:
     return wrong
 
 
+@pytest.mark.parametrize("load", [0.0, 8.0], ids=["idle", "busy"])
 @pytest.mark.parametrize("backup_at", [0, 2, 3, 5, 8])
-def test_nothing_runs_again(tmp_path: Path, engine: Engine, backup_at: int) -> None:
+def test_nothing_runs_again(tmp_path: Path, engine: Engine, backup_at: int, load: float) -> None:
     for restore_at in range(backup_at + 1, LAST + 1, 3):
         with house_at(tmp_path / str(restore_at), engine) as house:
+            house.load = load
             assert live_through(house, backup_at, restore_at) == [], f"backup before round {backup_at}, restored before {restore_at}"
 
 

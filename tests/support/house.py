@@ -161,11 +161,12 @@ class House:
         self.asks: list[tuple[Message, Asker]] = []
         self._sent: set[int] = set()
         self.is_server_up = True
+        self.load = 0.0  # of the machine: hq-server places by it
 
     def __enter__(self) -> House:
         self._patches = ExitStack()
         # daemons are killed here, never the machine
-        self._patches.enter_context(patch.multiple(os, fsync=lambda fd: None, fdatasync=lambda fd: None))
+        self._patches.enter_context(patch.multiple(os, fsync=lambda fd: None, fdatasync=lambda fd: None, getloadavg=lambda: (self.load,) * 3))
         (self.directory / "room").mkdir()
         self.room = HouseRoom(self.directory / "room", self, self._engine)
         return self
