@@ -151,16 +151,16 @@ class Stage:
         return self.exec_table().get((host, user, what), [])
 
     def exec_table(self) -> dict[tuple[str, str, str], list[int]]:
-        """All processes of exec-servers, by the directory that is their argument."""
+        """All processes of exec-servers, by the directory that is their argument. Not a child that is about to become a task: it has its parent's words still."""
         places = {str(self.run_dir(user) / f"exec-{host}"): (host, user) for host in HOSTS for user in USERS}
-        found: dict[tuple[str, str, str], list[int]] = {}
+        found: dict[tuple[str, str, str], dict[int, int]] = {}  # process → parent
         for process in psutil.process_iter():
-            with suppress(OSError):
+            with suppress(OSError, psutil.Error):
                 words = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
                 for what in {"--work", "--supervise"}.intersection(words):
                     if (place := next((places[word] for word in words if word in places), None)) is not None:
-                        found.setdefault((*place, what), []).append(process.pid)
-        return found
+                        found.setdefault((*place, what), {})[process.pid] = process.ppid()
+        return {key: [pid for pid, parent in pids.items() if parent not in pids] for key, pids in found.items()}
 
     def _leave_alone(self) -> None:
         self.wants_server = self.is_typing = False

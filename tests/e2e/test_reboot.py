@@ -29,16 +29,11 @@ def site(install: Path, hosts: Hosts) -> Iterator[Site]:
 def power_off(site: Site) -> None:
     """Every process of the instance is gone at once, jobs included."""
     mine = [process for process in psutil.process_iter() if process.pid != os.getpid() and site._belongs(process)]
-    locks = [path for folder in (site.folder, run_dir(site)) for path in folder.rglob("lock*")] + list((site.folder / "site" / "var" / "run").glob("*.lock"))
-    for lock in locks:
-        with suppress(ValueError, IndexError, psutil.Error, OSError):
-            mine.append(psutil.Process(int(lock.read_text().split()[0])))
-    found = {process.pid: process for process in mine}
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        for process in found.values():
+        for process in mine:
             with suppress(psutil.Error):
                 process.send_signal(number)
-    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in found.values()), 20, "end of all processes")
+    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in mine), 20, "end of all processes")
 
 
 def run_dir(site: Site) -> Path:

@@ -178,10 +178,7 @@ class Site:
             return
         run_dirs = [self._run_dir(user) for user in (*self.users, self.owner)]
         mine = [process for process in psutil.process_iter() if self._belongs(process)]
-        for lock in (lock for folder in run_dirs for lock in folder.rglob("lock")):
-            with suppress(ValueError, psutil.NoSuchProcess):
-                mine.append(psutil.Process(int(lock.read_text().split()[0])))
-        for process in {process.pid: process for process in mine if process.pid != os.getpid()}.values():
+        for process in (process for process in mine if process.pid != os.getpid()):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         for folder in run_dirs:
