@@ -180,6 +180,18 @@ def test_what_comes_back_to_a_held_job_is_held() -> None:
     assert [order.key for _, order in world.starts] == [AttemptKey(id, 1, 2)]
 
 
+@pytest.mark.parametrize(("signal", "outcome"), [(15, Outcome.CANCELLED), (9, Outcome.CANCELLED), (11, Outcome.FAILED)])
+def test_a_cancelled_run_whose_worker_forgot_why_it_was_stopped(signal: int, outcome: Outcome) -> None:
+    world = World([host("n1", 1)])
+    id = world.submit()
+    world.report("n1", AttemptKey(id, PLAIN, 1), RunKind.STARTED)
+    world.act("cancel", str(id))
+    world.end("n1", AttemptKey(id, PLAIN, 1), Outcome.FAILED, exit_code=None, signal=signal, reason="killed")
+    ended = world.book.history[TaskKey(id, PLAIN)]
+    assert (ended.outcome, ended.signal) == (outcome, signal)
+    assert (ended.reason == "killed") is (outcome is Outcome.FAILED)
+
+
 def test_requeue_on_a_host_that_answers_waits_for_the_old_attempt() -> None:
     world = World([host("n1", 1)])
     id = world.submit()
