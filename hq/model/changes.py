@@ -6,8 +6,7 @@ step stands here once, as it is now.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 
 from hq.model.host import HostRecord, LoadSample
 from hq.model.ids import TaskKey
@@ -57,7 +56,4 @@ class Changes:
     cleaning: Cleaning | None = None
 
     def __bool__(self) -> bool:
-        return any(_VALUES(self))
-
-
-_VALUES = attrgetter(*(each.name for each in fields(Changes)))
+        return any(getattr(self, name) for name in self.__slots__)
