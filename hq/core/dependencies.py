@@ -15,9 +15,7 @@ from hq.core.state import State
 from hq.errors import RefusedError
 from hq.model.ids import PLAIN
 from hq.model.job import Wishes
-from hq.model.states import TaskState
-
-_GOOD = f"{TaskState.FINISHED.value}:ok"
+from hq.model.states import Outcome
 
 #: How jobs came out that have ended: id → tasks by state, as `LiveJob.counts` says them.
 Ended = Mapping[int, Mapping[str, int]]
@@ -99,7 +97,7 @@ def _jobs(ids: tuple[int, ...]) -> str:
 def _trouble(id: int, counts: Mapping[str, int]) -> str:
     """Why what was to start after a good end of a job never will; nothing if the end was good."""
     outcomes = {name.partition(":")[2]: count for name, count in counts.items() if ":" in name}
-    bad = {name: count for name, count in outcomes.items() if f"{TaskState.FINISHED.value}:{name}" != _GOOD}
+    bad = {name: count for name, count in outcomes.items() if name != Outcome.OK.value}
     if not bad:
         return ""
     how = ", ".join(f"{count:,} {name}" for name, count in bad.items()) + f" of {sum(outcomes.values()):,}" if sum(outcomes.values()) > 1 else next(iter(bad))
