@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hq.core.events import Progress, Watched
@@ -17,10 +16,8 @@ from hq.model.states import TaskState
 
 @dataclass(slots=True)
 class _Watcher:
-    token: object
     jobs: set[int]
-    only: Mapping[int, tuple[int, ...]]
-    told: dict[int, JobCounts]  # of the jobs in `only`: most of what happens to a large array changes nothing of a few tasks
+    told: dict[int, JobCounts]  # of the jobs of which a few tasks were named: most of what happens to a large array changes nothing of a few tasks
 
 
 def counts_of(job: LiveJob, only: tuple[int, ...] = ()) -> JobCounts:
@@ -54,7 +51,7 @@ class Watchers:
         open_jobs = {counts.id for counts in first if not counts.is_finished}
         state.reply(event.token, Progress(first, not open_jobs))
         if open_jobs:
-            self._by_token[event.token] = _Watcher(event.token, open_jobs, event.only, {counts.id: counts for counts in first if counts.only})
+            self._by_token[event.token] = _Watcher(open_jobs, {counts.id: counts for counts in first if counts.only})
             for id in open_jobs:
                 self._by_job.setdefault(id, {})[event.token] = None
 
@@ -79,7 +76,7 @@ class Watchers:
                 watcher = self._by_token[token]
                 if id not in watcher.told:
                     news.setdefault(token, []).append(counts)
-                elif (named := counts_of(job, watcher.only[id])) != watcher.told[id]:
+                elif (named := counts_of(job, watcher.told[id].only)) != watcher.told[id]:
                     watcher.told[id] = named
                     news.setdefault(token, []).append(named)
         for token, jobs in news.items():
