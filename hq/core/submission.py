@@ -64,7 +64,7 @@ def _checked(state: State, event: JobsSubmitted) -> list[JobRecord]:
         check_host_names(state, wishes.exclude, "--exclude-hosts")
         if (event.user, item.key) not in state.submissions:
             check_named(state, event.user, wishes, event.ended)
-        record = JobRecord(id=0, user=event.user, spec=spec, signed=item.signed, wishes=state.common(wishes), submitted=state.now)
+        record = JobRecord(id=0, user=event.user, spec=spec, signed=item.signed, wishes=wishes, submitted=state.now)
         shape = shape_of(record)
         if shape not in possible:
             check_possible(state, shape)
