@@ -13,6 +13,7 @@ import msgspec
 
 from hq.core.runner_events import Event, SlotsSet
 from hq.execserver.dial import Dialer
+from hq.execserver.reporting import RESEND_AFTER, RESEND_AT_MOST
 from hq.kernel.bus import Port
 from hq.kernel.clock import Now
 from hq.kernel.identity import may_send
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 #: So long without the user-server, then hq-server is dialled (seconds).
 PATIENCE = 5.0
-RESEND_AFTER = 30.0
-RESEND_AT_MOST = 200
 
 
 class SecondUpstream:
