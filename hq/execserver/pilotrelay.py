@@ -62,6 +62,10 @@ class Link:
         ahead = self.slots * max(1, min(AHEAD, int(HORIZON / max(self.typical, 0.001)))) if self.typical < SHORT else 0
         return len(self.free) + max(0, ahead - sum(count for count, _ in self.ahead.values()))
 
+    def is_silent(self, boot: float) -> bool:
+        """Whether it was not heard for too long."""
+        return boot - self.heard > SILENT * HEARTBEAT
+
     def note(self, seconds: float) -> None:
         """A run took so long."""
         self.typical += 0.2 * (seconds - self.typical)
@@ -163,7 +167,10 @@ class PilotRelay:
         link.free += slots
 
     def promote(self, link: Link) -> None:
-        """Slots that nobody inherited go to the first that came ahead; where others have slots, which pass on, to the last: the first has begun by now."""
+        """Slots that nobody inherited go to the first that came ahead.
+
+        Where others have slots, which pass on, they go to the last: the first has begun by now.
+        """
         orders, specs = [], {}
         is_still = not (link.ahead and link.free and any(link.runs.values()))
         while link.ahead:
@@ -200,10 +207,6 @@ class PilotRelay:
             for link in self.links.values():
                 self._send(link, PeerHeartbeat())
         return self._next_beat
-
-    def is_silent(self, link: Link, boot: float) -> bool:
-        """Whether a pilot was not heard for too long."""
-        return boot - link.heard > SILENT * HEARTBEAT
 
     def _send(self, link: Link, message: Message, re: int = 0) -> None:
         self._port.send(envelope(message, re=re), link.peer)

@@ -188,7 +188,7 @@ class PilotBackend:
             link = self._relay.links.get(pilot.tag)
             if link is not None and link.has_rolled and pilot.began is None:
                 self._fleet.note_spoken(pilot, boot)
-            if link is None or self._relay.is_silent(link, boot):
+            if link is None or link.is_silent(boot):
                 self._fleet.miss(pilot, boot)
             if pilot.over is not None and boot - pilot.over > self._settings.exit_grace:
                 self._bury(pilot)
