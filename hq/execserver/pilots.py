@@ -177,12 +177,13 @@ class PilotBackend:
         self._pace[job] = before + (seconds - before) / 8
 
     def _tend(self, boot: float) -> None:
-        slots = sum(self._queue.values()) + len(self._given) + len(self._orphans)
-        if slots:
+        slots = sum(self._queue.values()) + len(self._given)
+        has_work = bool(slots or self._orphans)
+        if has_work:
             for pilot in self._fleet.pilots.values():
                 pilot.unwanted = None
         # what an earlier one of us had given away needs no new pilot
-        self._fleet.tend(math.ceil((slots - len(self._orphans)) / self._settings.pilot_slots), boot)
+        self._fleet.tend(math.ceil(slots / self._settings.pilot_slots), boot)
         for pilot in list(self._fleet.pilots.values()):
             self._relay.tags[pilot.key] = (pilot.tag, self._settings.pilot_slots)
             link = self._relay.links.get(pilot.tag)
@@ -192,7 +193,7 @@ class PilotBackend:
                 self._fleet.miss(pilot, boot)
             if pilot.over is not None and boot - pilot.over > self._settings.exit_grace:
                 self._bury(pilot)
-            elif pilot.began is None and not slots and pilot.id:
+            elif pilot.began is None and not has_work and pilot.id:
                 # work comes and goes: what was asked for is not given up in the same breath
                 pilot.unwanted = boot if pilot.unwanted is None else pilot.unwanted
                 if boot - pilot.unwanted > self._settings.pilot_idle:
@@ -200,7 +201,8 @@ class PilotBackend:
             elif link is None and pilot.began is not None and pilot.over is None and not self._has(pilot.tag):
                 pilot.over = boot  # it said goodbye
         # a pilot's roll has all that was given to it and is not recorded; what stands in none was given to none
-        is_told = not self._is_unheard and all(tag in self._relay.links and self._relay.links[tag].has_rolled for tag, pilot in self._fleet.pilots.items() if pilot.has_spoken)
+        rolled = {tag for tag, link in self._relay.links.items() if link.has_rolled}
+        is_told = not self._is_unheard and all(pilot.tag in rolled for pilot in self._fleet.pilots.values() if pilot.has_spoken)
         for key, since in list(self._orphans.items()):
             if is_told and key not in self._begun:
                 self._news.append(NotBegun(key, "the exec-server died before it was submitted", is_again=True))
@@ -227,7 +229,7 @@ class PilotBackend:
 
     def _deal(self, boot: float) -> None:
         """Give what waits to pilots that have room and time: first what begins at once, then to each its share of what follows."""
-        links = [link for link in list(self._relay.links.values()) if self._may_get(link, boot)]
+        links = [link for link in self._relay.links.values() if self._may_get(link, boot)]
         for link in links:
             self._give(link, len(link.free))
         for number, link in enumerate(links):
