@@ -62,8 +62,8 @@ class PilotFleet:
         self._submitting = ""
         self._graves: list[Group] = []
         for tag in sorted(os.listdir(base)):
-            words = read_words(os.path.join(base, tag, "job.json"))
             group = Group(tag, os.path.join(base, tag), [])
+            words = read_words(group.path("job.json"))
             if words is not None:
                 has_spoken = "spoken" in group.names() or not words.get("is_marked")  # an earlier version did not mark those that spoke
                 self.pilots[tag] = Pilot(tag, str(words["key"]), group, str(words.get("id", "")), has_spoken=has_spoken)
@@ -119,10 +119,10 @@ class PilotFleet:
             )  # fmt: skip
             write_secret(group.path("bootstrap.json"), msgspec.json.encode(told).decode())
             write_secret(group.path("job.sh"), self._script(group))
-            write_secret(group.path("job.json"), json.dumps({"key": public, "id": "", "is_marked": True}))
             pilot = Pilot(tag, public, group, asked=boot)
+            _note(pilot)
             self._submit(pilot, must_look=False)
-        except (OSError, HqError, RefusedError) as error:
+        except (OSError, HqError) as error:
             remove_group(group)
             self._failed(str(error), boot)
             return
@@ -163,7 +163,7 @@ class PilotFleet:
             return
         pilot.id, pilot.asked, self.trouble = told.id, boot, ""
         try:
-            write_secret(pilot.group.path("job.json"), json.dumps({"key": pilot.key, "id": told.id, "is_marked": True}))
+            _note(pilot)
         except (OSError, HqError) as error:  # whoever comes after us finds it by its tag
             self._log.error("%s: its id %s cannot be written down: %s", told.tag, told.id, error)
         self._log.info("pilot %s is job %s", told.tag, told.id)
@@ -236,3 +236,8 @@ class PilotFleet:
     def pause(self, boot: float) -> float:
         """Seconds until the next one may be asked for."""
         return max(0.0, self._not_before - boot)
+
+
+def _note(pilot: Pilot) -> None:
+    """Write down which job it is. Raises OSError and HqError."""
+    write_secret(pilot.group.path("job.json"), json.dumps({"key": pilot.key, "id": pilot.id, "is_marked": True}))
