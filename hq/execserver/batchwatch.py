@@ -1,5 +1,4 @@
-"""What is seen of attempts at a batch system: its listings, the files of hq's runners, and what follows from both. Nothing is submitted here.
-"""
+"""What is seen of attempts at a batch system: its listings, the files of hq's runners, and what follows from both. Nothing is submitted here."""
 
 from __future__ import annotations
 
@@ -34,7 +33,6 @@ class BatchWatch:
         self._graves: list[Group] = []  # to be removed once what became of them is in the journal
         self._lag = 0.0  # of the shared file system's clock
 
-
     def _listed(self, told: Listed, boot: float) -> None:
         self.centre.order("cancel", strays(told.jobs, self._members.values()))
         for member in [each for each in self._members.values() if each.id]:
@@ -68,7 +66,9 @@ class BatchWatch:
         seen: dict[str, set[str]] = {}
         for member in list(self._members.values()):
             tag = member.group.tag
-            names = seen[tag] if tag in seen else seen.setdefault(tag, member.group.names())
+            if tag not in seen:
+                seen[tag] = member.group.names()
+            names = seen[tag]
             if not member.has_begun and f"{member.index}.start" in names:
                 self._begin(member)
             if member.exit is None and f"{member.index}.exit" in names:
