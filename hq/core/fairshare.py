@@ -3,9 +3,10 @@
 A user's *score* is the slots that he holds now, plus those that he held on average of late: an average in which a moment counts half as
 much as one a half-life later; plus the same with a memory of seconds, so that users who used about as much take turns in quick succession,
 and a second that one of them had too much does not keep him waiting until all others had it, too. Whoever begins to wait stands in the
-middle of the line at worst: what he had in the last seconds, when perhaps nobody else wanted it, does not put him behind all who wait. Each slot that is given raises the score, so that free slots go round, and whoever used much while others
-did not waits for them, but never for ever: what he used fades, what they hold counts. Charged are slots by hq-server's own clock, nothing
-that an exec-server reports. The order of one user's own jobs is not the business of this module.
+middle of the line at worst: what he had in the last seconds, when perhaps nobody else wanted it, does not put him behind all who wait.
+Each slot that is given raises the score, so that free slots go round, and whoever used much while others did not waits for them, but never
+for ever: what he used fades, what they hold counts. Charged are slots by hq-server's own clock, nothing that an exec-server reports. The
+order of one user's own jobs is not the business of this module.
 """
 
 from __future__ import annotations
