@@ -1,13 +1,24 @@
-"""A database for tests that live through many houses."""
+"""A room of hq-server on the bus in memory, and a database for tests that live through many houses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event
 
 from hq.db.engine import create_tables, open_engine
+from tests.support.serverroom import Room
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    """A real hq-server on SQLite; in the end it must not have failed over any message."""
+    made = Room(tmp_path)
+    yield made
+    assert made.server.counts["faults"] == 0, "hq-server failed over a message: see its log"
+    made.close()
 
 
 @pytest.fixture(scope="module")

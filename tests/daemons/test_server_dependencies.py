@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from hq.model.job import Wishes
 from hq.model.selection import Selection
 from hq.protocol.base import Problem
 from hq.protocol.jobs import JobQuery, JobRows, JobShow, JobShown, JobSubmit, JobSubmitted
 from tests.support.serverroom import InlineWriter, Room, UserServer
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    assert made.server.counts["faults"] == 0, "hq-server failed over a message: see its log"
-    made.close()
 
 
 def begun(user: UserServer) -> set[int]:

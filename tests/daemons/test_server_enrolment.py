@@ -29,14 +29,6 @@ OWNER = os.getuid() or 4711
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    assert made.server.counts["faults"] == 0
-    made.close()
-
-
-@pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Makes alice's account: a home and a user id, to which `write` gives what it makes."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -35,14 +33,6 @@ from hq.protocol.jobs import (
 from hq.protocol.peers import HostLink, HostLoad, HostQuery, HostRows, KeyEnrol, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerRefused
 from hq.protocol.runs import BlobGet, BlobPut, RunReported, RunRoll
 from tests.support.serverroom import Room, UserServer
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    assert made.server.counts["faults"] == 0, "hq-server failed over a message: see its log"
-    made.close()
 
 
 @pytest.fixture

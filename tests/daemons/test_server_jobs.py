@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hq.db.writer import Writer
 from hq.errors import DatabaseError, UnavailableError
@@ -41,14 +38,6 @@ from hq.protocol.peers import PeerWelcome
 from hq.protocol.runs import BlobGet, BlobPut, RunRecorded, RunReported, RunStop
 from tests.support.serverroom import InlineWriter, Room, UserServer
 from tests.support.wait import until
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    assert made.server.counts["faults"] == 0, "hq-server failed over a message: see its log"
-    made.close()
 
 
 def test_a_job_goes_from_submission_to_history(room: Room) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from hq.model.selection import Selection
@@ -13,14 +10,6 @@ from hq.protocol.base import PROTOCOL
 from hq.protocol.jobs import JobQuery, JobRows, JobSubmit, JobSubmitted
 from hq.protocol.peers import HostsListed, PeerAsk, PeerBye, PeerFacts, PeerHeartbeat, PeerRefused, PeerWelcome
 from tests.support.serverroom import INSTANCE, InlineWriter, Room, UserServer
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    assert made.server.counts["faults"] == 0
-    made.close()
 
 
 def test_welcome(room: Room) -> None:

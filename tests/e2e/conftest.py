@@ -3,7 +3,7 @@
 `install`: a bin directory that every user can read. `hosts`: the test hosts node1, node2 and far (reached by ssh only, no way
 back), once a session. `database`: the URL of a fresh database, None for the instance's own SQLite; parametrised.
 `site`: an instance over all three hosts, once a database kind. `local_site`: an instance whose only host is this machine, fresh for each module.
-`slurm`: a real Slurm of two nodes of 16 cores, fresh for each module.
+`slurm`: a real Slurm of two nodes of 16 cores, fresh for each module. `make`: makes exec-servers over the module's Slurm.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.batchsite import MakeSite, slurm_sites
 from tests.support.hosts import Hosts, missing_for_hosts
 from tests.support.mariadb import MariaDB
 from tests.support.proc import readable_install
@@ -93,4 +94,11 @@ def local_site(install: Path, hosts: Hosts) -> Iterator[Site]:
 def slurm() -> Iterator[SlurmCluster]:
     """Two nodes of 16 cores."""
     with SlurmCluster() as made:
+        yield made
+
+
+@pytest.fixture
+def make(slurm: SlurmCluster, tmp_path: Path) -> Iterator[MakeSite]:
+    """As slurm_sites."""
+    with slurm_sites(slurm, tmp_path) as made:
         yield made

@@ -4,26 +4,23 @@ squeue has forgotten, nodes an hour off, an end that cannot be written down."""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import BatchSite
+from tests.support.batchsite import BatchSite, MakeSite
 from tests.support.slurm import SlurmCluster, missing_for_slurm
 from tests.support.wait import until
 
 if missing_for_slurm():
     pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
 
-MakeSite = Callable[..., BatchSite]
 #: A Python of the nodes whose clock is so many seconds off.
 OTHER_CLOCK = """#!{python}
 import sys, time
@@ -33,28 +30,6 @@ at = words.index("-c")
 code, sys.argv = words[at + 1], ["-c", *words[at + 2:]]
 exec(code)
 """
-
-
-@pytest.fixture
-def make(slurm: SlurmCluster, tmp_path: Path) -> Iterator[MakeSite]:
-    """Makes an exec-server over it, with programs of the test's own before Slurm's; `{name}` in them is Slurm's own, `{tools}` their folder."""
-    sites = []
-
-    def made(tools: dict[str, str] | None = None, **settings: Any) -> BatchSite:
-        root = tmp_path / f"site{len(sites)}"
-        site = BatchSite(root, "slurm", path=str(root / "tools"), environment={"SLURM_CONF": str(slurm.conf)}, **settings)
-        sites.append(site)
-        names = {name: shutil.which(name) for name in ("sbatch", "squeue", "scancel", "sacct")}
-        for name, script in (tools or {}).items():
-            site.tool(name, script.format(tools=site.tools, **names))
-        return site.up()
-
-    try:
-        yield made
-    finally:
-        for site in sites:
-            site.close()
-        slurm.run("scancel", "--user=root", check=False)
 
 
 @contextmanager

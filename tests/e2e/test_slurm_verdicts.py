@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hq.model.ids import AttemptKey
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import QUICK, BatchSite
+from tests.support.batchsite import QUICK, BatchSite, MakeSite
 from tests.support.hosts import Hosts
 from tests.support.mariadb import MariaDB
 from tests.support.site import Site
@@ -21,9 +19,8 @@ from tests.support.wait import until
 if missing_for_slurm("slurmdbd", "sacct"):
     pytest.skip(f"not here: {missing_for_slurm('slurmdbd', 'sacct')}", allow_module_level=True)
 
-MakeSite = Callable[..., BatchSite]
 #: squeue as it is once MinJobAge has passed for all that has ended.
-FORGETFUL = 'for word; do shift; [ "$word" = --states=all ] || set -- "$@" "$word"; done\nexec {squeue} "$@"\n'
+FORGETFUL = {"squeue": 'for word; do shift; [ "$word" = --states=all ] || set -- "$@" "$word"; done\nexec {squeue} "$@"\n'}
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +31,10 @@ def slurm(mariadb: MariaDB) -> Iterator[SlurmCluster]:
         yield made
 
 
-@pytest.fixture
-def make(slurm: SlurmCluster, tmp_path: Path) -> Iterator[MakeSite]:
-    """Makes an exec-server over it, with settings and programs of the test's own before Slurm's."""
-    sites = []
-
-    def made(tools: dict[str, str] | None = None, **settings: Any) -> BatchSite:
-        root = tmp_path / f"site{len(sites)}"
-        site = BatchSite(root, "slurm", path=str(root / "tools"), environment={"SLURM_CONF": str(slurm.conf)}, **settings)
-        sites.append(site)
-        for name, script in (tools or {}).items():
-            site.tool(name, script)
-        return site.up()
-
-    try:
-        yield made
-    finally:
-        for site in sites:
-            site.close()
-        slurm.run("scancel", "--user=root", check=False)
-        until(lambda: not slurm.run("squeue", "-h"), 30, "an empty cluster")
+@pytest.fixture(autouse=True)
+def _leaves_nothing(slurm: SlurmCluster) -> Iterator[None]:
+    yield
+    until(lambda: not slurm.run("squeue", "-h"), 30, "an empty cluster")
 
 
 def job_of(site: BatchSite, key: AttemptKey) -> str:
@@ -61,10 +42,6 @@ def job_of(site: BatchSite, key: AttemptKey) -> str:
     native = site.upstream.started(key).native
     assert native is not None
     return native.id
-
-
-def forgetful() -> dict[str, str]:
-    return {"squeue": FORGETFUL.format(squeue=shutil.which("squeue"))}
 
 
 def test_limit_node_preemption_and_requeue_arrive_as_the_right_outcomes(make: MakeSite, slurm: SlurmCluster) -> None:
@@ -91,7 +68,7 @@ def test_limit_node_preemption_and_requeue_arrive_as_the_right_outcomes(make: Ma
 
 
 def test_accounting_decides_what_squeue_has_forgotten_and_the_runner_could_not_write(make: MakeSite) -> None:
-    site = make(forgetful())
+    site = make(FORGETFUL)
     keys = site.start_array("[ $HQ_ARRAY_INDEX = 1 ] && kill -9 $PPID && sleep 60; exit $HQ_ARRAY_INDEX", 3)
     reports = [site.upstream.ended(key, 60) for key in keys]
     assert [(report.outcome, report.exit_code, report.signal) for report in reports] == [
@@ -105,7 +82,7 @@ def test_the_exit_file_decides_what_neither_squeue_nor_accounting_knows(make: Ma
 
 
 def test_absence_alone_says_nothing(make: MakeSite) -> None:
-    site = make({**forgetful(), "sacct": "echo 'sacct: error: slurm_persist_conn_open: failed' >&2; exit 1\n"}, unknown_after=3.0)
+    site = make({**FORGETFUL, "sacct": "echo 'sacct: error: slurm_persist_conn_open: failed' >&2; exit 1\n"}, unknown_after=3.0)
     (key,) = site.upstream.start(site.spec("kill -9 $PPID; sleep 60"))
     site.upstream.started(key)
     site.waits(key, "listed no more, and nothing says yet how it ended")

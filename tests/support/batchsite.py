@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from hq.model.runs import NativeRun, StartOrder
 from hq.model.states import RunKind
 from hq.protocol.runs import RunHold, RunStart
 from tests.support.execserver import HOST, ExecSite
+from tests.support.slurm import SlurmCluster
 
 QUICK: dict[str, Any] = {"poll_interval": 0.3, "poll_longest": 0.6, "look_interval": 0.1, "exit_grace": 1.0, "retry_delays": [0.5, 1.0], "command_timeout": 20.0}
 
@@ -67,3 +72,26 @@ class BatchSite(ExecSite):
     def folders(self) -> list[Path]:
         """Directories of submissions that are still there."""
         return sorted(self.home.glob("*/batch/*/*"))
+
+
+MakeSite = Callable[..., BatchSite]
+
+
+@contextmanager
+def slurm_sites(slurm: SlurmCluster, folder: Path) -> Iterator[MakeSite]:
+    """Context: makes exec-servers over a Slurm, with settings, and with programs of the test's own before Slurm's: in a script `{name}` is
+    Slurm's own program of that name, `{tools}` the folder of those before it."""
+    own = {name: shutil.which(name) for name in ("sbatch", "squeue", "scancel", "sacct")}
+    with ExitStack() as stack:
+        stack.callback(slurm.run, "scancel", "--user=root", check=False)
+        names = (f"site{number}" for number in count())
+
+        def made(tools: dict[str, str] | None = None, **settings: Any) -> BatchSite:
+            root = folder / next(names)
+            site = BatchSite(root, "slurm", path=str(root / "tools"), environment={"SLURM_CONF": str(slurm.conf)}, **settings)
+            stack.callback(site.close)
+            for name, script in (tools or {}).items():
+                site.tool(name, script.format(tools=site.tools, **own))
+            return site.up()
+
+        yield made

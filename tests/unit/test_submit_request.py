@@ -20,7 +20,7 @@ from hq.model.states import OutputAction
 from hq.protocol.codec import decode_line
 from hq.protocol.jobs import JobAsk, JobRequest
 
-HERE = Here(b"/home/alice/work", 0o027, {b"PATH": b"/bin", b"LANG": b"C", b"ODD": b"\xff\n"})
+HERE = Here(b"/home/alice/project", 0o027, {b"PATH": b"/bin", b"LANG": b"C", b"ODD": b"\xff\n"})
 
 
 def request(*argv: str, here: Here = HERE) -> JobRequest:
@@ -50,7 +50,7 @@ def test_any_bytes_survive(words: list[bytes]) -> None:
 
 def test_directory_umask_and_environment_are_the_submitters() -> None:
     job = request("true")
-    assert job.cwd == b"/home/alice/work"
+    assert job.cwd == b"/home/alice/project"
     assert job.umask == 0o027
     assert set(job.env) == {b"PATH=/bin", b"LANG=C", b"ODD=\xff\n"}
 
@@ -77,8 +77,8 @@ def test_wrong_export(which: str) -> None:
 @pytest.mark.parametrize(
     "argv, cwd, stdout",
     [
-        ([], b"/home/alice/work", b"/home/alice/work/out.{job}"),
-        (["-C", "sub"], b"/home/alice/work/sub", b"/home/alice/work/sub/out.{job}"),
+        ([], b"/home/alice/project", b"/home/alice/project/out.{job}"),
+        (["-C", "sub"], b"/home/alice/project/sub", b"/home/alice/project/sub/out.{job}"),
         (["--chdir", "/tmp"], b"/tmp", b"/tmp/out.{job}"),
         (["--chdir", ".."], b"/home/alice", b"/home/alice/out.{job}"),
     ],
@@ -90,8 +90,8 @@ def test_paths_are_taken_from_the_jobs_directory(argv: list[str], cwd: bytes, st
 
 def test_absolute_and_undecodable_paths() -> None:
     job = request("-o", "/x/\udcff", "-e", "/dev/null", "--stdin", "in", "-l", "log.{name}_{index}", "true")
-    assert (job.stdout, job.stderr, job.stdin) == (b"/x/\xff", b"/dev/null", b"/home/alice/work/in")
-    assert job.logfile == b"/home/alice/work/log.{name}_{index}"
+    assert (job.stdout, job.stderr, job.stdin) == (b"/x/\xff", b"/dev/null", b"/home/alice/project/in")
+    assert job.logfile == b"/home/alice/project/log.{name}_{index}"
 
 
 @pytest.mark.parametrize("path, said", [("", "is empty"), ("{jbo}.out", "did you mean 'job'"), ("a{job}{nonsense}", "no placeholder {nonsense}")])
