@@ -55,7 +55,8 @@ def ranges_of(ids: Iterable[int]) -> list[list[int]]:
 
 def name_of(job: dict[str, Any]) -> str:
     """What was waited for: `1234`, or where single tasks were named `1234_7`, `1234_1,3,5`."""
-    return "_".join([str(job["id"]), *([",".join(map(str, sorted(job["only"])))] if job.get("only") else [])])
+    only = ",".join(map(str, sorted(job.get("only", ()))))
+    return f"{job['id']}_{only}" if only else str(job["id"])
 
 
 def watch(session: Session, selection: dict[str, Any], is_quiet: bool) -> dict[int, dict[str, Any]]:
