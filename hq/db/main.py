@@ -105,12 +105,12 @@ def _needs_it_down(options: argparse.Namespace, engine: Engine) -> bool:
 @contextmanager
 def _server_kept_down(etc: str) -> Iterator[None]:
     """No hq-server of this instance runs on this machine, nor is started meanwhile. Raises RefusedError if one does."""
-    run_dir = os.path.join(read_server_config(etc).var, "run") if os.path.exists(os.path.join(etc, "hq.yaml")) else ""
-    if not os.path.isdir(run_dir):
+    path = read_server_config(etc).lock_path if os.path.exists(os.path.join(etc, "hq.yaml")) else ""
+    if not os.path.isdir(os.path.dirname(path)):
         yield
         return
     try:
-        lock = lock_file(os.path.join(run_dir, "hq-server.lock"))
+        lock = lock_file(path)
     except UnavailableError as error:
         raise RefusedError(f"hq-server is running ({error}): end it first, with hq-admin shutdown") from None
     with lock:

@@ -122,6 +122,11 @@ class ServerConfig:
     log_files: int
     etc: str
 
+    @property
+    def lock_path(self) -> str:
+        """What an hq-server of the instance on this machine holds locked."""
+        return os.path.join(self.var, "run", "hq-server.lock")
+
 
 def read_server_config(etc: str) -> ServerConfig:
     """Read hq.yaml in an etc directory.

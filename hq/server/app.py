@@ -123,13 +123,13 @@ def _serve(etc: str, options: argparse.Namespace, starting: Starting) -> int:
 
 
 def _lock(config: ServerConfig) -> Lock:
-    directory = os.path.join(config.var, "run")
+    directory = os.path.dirname(config.lock_path)
     try:
         os.makedirs(directory, exist_ok=True)
     except OSError as error:
         raise InputError(f"the directory cannot be made: {error.strerror}", file=directory) from None
     try:
-        return lock_file(os.path.join(directory, "hq-server.lock"))
+        return lock_file(config.lock_path)
     except UnavailableError as error:
         raise UnavailableError(f"an hq-server of the instance {config.instance} is running already: {error}") from None
 
