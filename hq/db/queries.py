@@ -314,7 +314,7 @@ def audit_rows(engine: Engine, owner: str | None, limit: int = 1000) -> list[Aud
         ]
 
 
-def admin_cancels(engine: Engine, owner: str, above: int, limit: int = 1000) -> tuple[list[Cancel], int]:
+def admin_cancels(engine: Engine, owner: str, above: int, limit: int) -> tuple[list[Cancel], int]:
     """What administrators have cancelled of a user's, by the audit rows above this number; and the number up to which that is all, or the limit."""
     query = select(audit.c.id, audit.c.target).where(audit.c.owner == owner, audit.c.id > above, audit.c.action == "cancel").order_by(audit.c.id).limit(limit)
     with reached(engine), engine.connect() as connection:

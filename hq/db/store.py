@@ -36,11 +36,6 @@ _JOB_MUTABLE = ("group_name", "info", "priority", "queue", "is_held", "wishes", 
 T = TypeVar("T")
 
 
-def _chunks(values: Iterable[T], size: int = CHUNK) -> Iterable[list[T]]:
-    every = list(values)
-    return (every[start : start + size] for start in range(0, len(every), size))
-
-
 class Store:
     """The state database of one instance. Safe to use from several threads; only one of them may write."""
 
@@ -230,10 +225,11 @@ class Store:
 
     def blobs(self, digests: Iterable[str], user: str | None = None) -> dict[str, bytes]:
         """Sealed bytes by digest, of `user` only (None: of anybody); what is not there is absent. Raises as `load`."""
-        c = tables.blob.c
+        c, every = tables.blob.c, list(digests)
         found: dict[str, bytes] = {}
         with reached(self.engine), self.engine.connect() as connection:
-            for some in _chunks(digests):
+            for start in range(0, len(every), CHUNK):
+                some = every[start : start + CHUNK]
                 query = select(c.digest, c.body).where(c.digest.in_(some), *([] if user is None else [c.user == user]))
                 found.update({row.digest: bytes(row.body) for row in connection.execute(query)})
         return found
