@@ -98,16 +98,17 @@ class ZmqServer:
             except zmq.Again:
                 self.guard.drained()
                 break
-            size += sum(map(len, frames))
-            got.append(self._read(frames))
+            length = sum(map(len, frames))
+            size += length
+            got.append(self._read(frames, length))
         return got
 
-    def _read(self, frames: list[zmq.Frame]) -> Received:
+    def _read(self, frames: list[zmq.Frame], length: int) -> Received:
         route = frames[0].bytes
         last = frames[-1]
         descriptor = int(last.get(zmq.SRCFD))
         key = str(_property(last, "User-Id"))
-        self.guard.took(descriptor, key, sum(map(len, frames)))
+        self.guard.took(descriptor, key, length)
         peer = Peer(key, route)
         if not key or len(frames) < 2:
             return Received(peer, None, f"a message without a key or without content came from {_property(last, 'Peer-Address')}")
