@@ -192,7 +192,7 @@ def test_who_ignores_term_is_killed_after_the_grace(site: ExecSite) -> None:
 def test_a_child_that_cleans_up_has_its_grace_though_the_shell_above_it_died(site: ExecSite) -> None:
     (site.work / "slow.sh").write_text("trap 'sleep 0.4; echo saved > checkpoint; exit 0' TERM\necho up > up\nwhile true; do sleep 0.05; done\n")
     (key,) = site.upstream.start(site.spec("sh slow.sh; true", grace=10.0))
-    until(lambda: (site.work / "up").exists(), 10, "start of the child")
+    site.upstream.until(lambda: (site.work / "up").exists(), "start of the child")
     site.upstream.stop(key)
     report = site.upstream.ended(key)
     assert report.outcome is Outcome.CANCELLED
@@ -209,7 +209,7 @@ def test_leftovers_are_gone_after_the_end_of_the_main_process(site: ExecSite) ->
 
 def test_leftovers_of_one_run_are_not_those_of_another(site: ExecSite) -> None:
     (other,) = site.upstream.start(site.spec("setsid sleep 1000 & echo $! > others; wait; sleep 1000"))
-    until(lambda: (site.work / "others").exists() and (site.work / "others").read_text(), 10, "start")
+    site.upstream.until(lambda: (site.work / "others").exists() and (site.work / "others").read_text(), "start")
     pid = int((site.work / "others").read_text())
     site.run("setsid sleep 1000 & exit 0")
     site.run("sleep 1.2")  # one look later
@@ -242,7 +242,7 @@ def test_the_processor_time_of_processes_that_were_killed_counts(site: ExecSite)
     )
     env = site.user.seal(f"PATH={os.environ['PATH']}".encode())
     (key,) = site.upstream.start(site.spec("python3 burn.py; true", grace=0.2, env=env))
-    until(lambda: (site.work / "burnt").exists(), 30, "some work")
+    site.upstream.until(lambda: (site.work / "burnt").exists(), "some work", 60)
     site.upstream.stop(key)
     burnt = float((site.work / "burnt").read_text())
     assert burnt > 0.1
