@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
 from hq.protocol.peers import PeerAsk, PeerFacts
-from tests.support.batchsite import BatchSite
+from tests.support.batchsite import BatchSite, MakeSite
 from tests.support.slurm import SlurmCluster, missing_for_slurm
 from tests.support.wait import until
 
@@ -30,14 +31,29 @@ def site(slurm: SlurmCluster, tmp_path: Path) -> Iterator[BatchSite]:
         slurm.run("scancel", "--name=hq-pilot-alpha", check=False)
 
 
-def test_many_short_tasks_go_through_two_pilots_and_each_runs_once(site: BatchSite, slurm: SlurmCluster) -> None:
-    keys = site.start_array("echo $HQ_ARRAY_INDEX >>count", 300)
-    wanted = set(keys)
-    site.upstream.until(lambda: wanted <= {report.key for report in site.upstream.reports if report.kind is RunKind.ENDED}, "300 tasks", 100)
-    assert {report.outcome for report in site.upstream.reports if report.key in wanted and report.kind is RunKind.ENDED} == {Outcome.OK}
+def ids_in(reports: list[RunReport]) -> set[str]:
+    """The native jobs that reports name."""
+    return {report.native.id for report in reports if report.native is not None and report.native.id}
+
+
+def test_many_short_tasks_go_through_two_pilots_and_each_runs_once(make: MakeSite, slurm: SlurmCluster) -> None:
+    def asked() -> set[str]:
+        """All pilots that Slurm ever had."""
+        return set(slurm.run("squeue", "-h", "-t", "all", "--name=hq-pilot-alpha", "-o", "%i").split())
+
+    def told(kind: RunKind) -> list[RunReport]:
+        return [report for report in site.upstream.reports if report.key in wanted and report.kind is kind]
+
+    before = asked()
+    site = make(slots=64, mode="pilot", pilot_slots=4, pilot_limit=2, pilot_idle=600.0)
+    # they wait for a file: one pilot could be through with all of them before the other is up
+    wanted = set(site.start_array("echo $HQ_ARRAY_INDEX >>count; while [ ! -e go ]; do sleep 0.1; done", 300))
+    pilots: set[str] = site.upstream.until(lambda: len(found := ids_in(told(RunKind.STARTED))) == 2 and found, "tasks in two pilots", 60)
+    (site.work / "go").touch()
+    site.upstream.until(lambda: len({report.key for report in told(RunKind.ENDED)}) == 300, "300 tasks", 100)
+    assert {report.outcome for report in told(RunKind.ENDED)} == {Outcome.OK}
     assert sorted(map(int, (site.work / "count").read_text().split())) == list(range(300))
-    assert len({(report.native and report.native.id) for report in site.upstream.reports if report.key in wanted and report.kind is RunKind.ENDED}) == 2, "both work"
-    assert len(slurm.run("squeue", "-h", "-t", "all", "--name=hq-pilot-alpha").splitlines()) == 2
+    assert ids_in(told(RunKind.ENDED)) == pilots == asked() - before
 
 
 def test_no_two_tasks_of_a_pilot_have_the_same_slot_at_once(slurm: SlurmCluster, tmp_path: Path) -> None:
