@@ -260,6 +260,9 @@ class ClusterMachine(RuleBasedStateMachine):
                 earlier = [run.attempt for run in self.ordered if run.task == order.key.task]
                 assert all(attempt <= order.attempt for attempt in earlier), "an attempt went back"
                 assert order.key.task not in self.finished, "something was started after it had finished"
+                if order.key not in self.ordered:  # what is ordered again was placed when its host was open
+                    host = cluster.hosts[action.host]
+                    assert host.occupied <= host.spec.slots and host.closed() is None, "placed on a host that was full or closed"
                 seen.add(order.key)
                 self.ordered[order.key] = action.host
         for _, job, index, _, state, where, _ in step.changes.events:
@@ -307,15 +310,6 @@ class ClusterMachine(RuleBasedStateMachine):
             assert found.memory_free() is None or found.memory_free() >= 0  # type: ignore[operator]
             assert found.occupied <= SLOTS[name] + 1
             assert found.is_listed or found.tasks, "a removed host stayed with nothing on it"
-
-    @invariant()
-    def nothing_is_over_the_maximum_that_was_not_shrunk(self) -> None:
-        cluster = self.world.cluster
-        for name, order in self.world.starts:
-            found = cluster.hosts[name]
-            fresh = [event for event in self.world.last.changes.events if event[1:4] == (order.job, order.index, order.attempt)]
-            if fresh and fresh[-1][4] == TaskState.STARTING.value:
-                assert found.occupied <= found.spec.slots and found.closed() is None
 
     @invariant()
     def counts_add_up(self) -> None:
