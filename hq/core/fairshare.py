@@ -1,9 +1,9 @@
 """Whose turn it is: among users, the one who has least goes first.
 
 A user's *score* is the slots that he holds now, plus those that he held on average of late: an average in which a moment counts half as
-much as one a half-life later; plus the same with a memory of seconds, so that users who used about as much take turns in quick succession,
-and a second that one of them had too much does not keep him waiting until all others had it, too. Whoever begins to wait stands in the
-middle of the line at worst: what he had in the last seconds, when perhaps nobody else wanted it, does not put him behind all who wait.
+much as one a half-life later; plus the same with a memory of minutes, by which those who wait together get the same, be their tasks short
+or long, before the long memory could tell them apart. Whoever begins to wait stands at the head of the line at best and in the middle of it
+at worst: the minutes count what users had while they waited for the same slots, not what one of them had when nobody else wanted it.
 Each slot that is given raises the score, so that free slots go round, and whoever used much while others did not waits for them, but never
 for ever: what he used fades, what they hold counts. Charged are slots by hq-server's own clock, nothing that an exec-server reports. The
 order of one user's own jobs is not the business of this module.
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 #: The setting of the instance that keeps the averages over a restart, and how often it is written (seconds).
 AVERAGES = "fair_share_averages"
 SAVED_EVERY = 60.0
-#: The half-life of the short memory (seconds): some rounds of short turns.
-SHORT = 5.0
+#: The half-life of the short memory (seconds): some rounds of tasks of minutes.
+SHORT = 600.0
 #: Averages below this are forgotten: nothing follows from them.
 _NOTHING = 1e-9
 
@@ -71,15 +71,17 @@ class FairShare:
         return 0.0 if account is None else _faded(account, account.recent, SHORT, now)
 
     def line_up(self, users: Iterable[str], now: float) -> None:
-        """These wait now, all others do not. The short memory of those who did not wait before is cut to the mean of those who did."""
+        """These wait now, all others do not. The short memory of those who did not wait before is moved to between the least and the mean of those
+        who did."""
         before, self._line = self._line, frozenset(users)
-        new, others = (self._line - before).intersection(self._accounts), self._line & before
+        new = self._line - before
         if not new:
             return
-        mean = sum(self._recent(user, now) for user in others) / max(len(others), 1)
+        others = [self._recent(user, now) for user in self._line & before] or [0.0]
+        least, mean = min(others), sum(others) / len(others)
         for user in new:
             account = self._settled(user, now)
-            account.recent = min(account.recent, mean)
+            account.recent = max(least, min(account.recent, mean))
 
     def set_half_life(self, seconds: float, now: float) -> None:
         """From now on an average fades so fast."""

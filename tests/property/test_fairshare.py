@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,14 @@ def test_nobody_gets_under_half_of_his_share(slots: list[int], people: list[tupl
     crowd.run(300)
     total = sum(crowd.used.values())
     assert min(crowd.used.values()) >= 0.5 * total / len(users), crowd.used
+
+
+def test_long_tasks_get_no_more_than_short_ones_even_one_after_the_other() -> None:
+    crowd = Crowd([1], {"quick": (5, 1), "slow": (300, 1)})
+    crowd.submit("slow")
+    crowd.submit("quick")
+    crowd.run(3600)
+    assert crowd.used["quick"] >= 0.7 * 1800, crowd.used
 
 
 @settings(max_examples=20)
@@ -145,21 +154,18 @@ def test_who_had_the_last_seconds_to_himself_has_his_first_turn_with_all_others(
     assert _least(crowd.ends[before:], users, 0.25) >= 0.5
 
 
-def test_whoever_begins_to_wait_stands_in_the_middle_of_the_line_at_worst() -> None:
-    share = FairShare()
-    for user, slots in (("a", 1), ("b", 3), ("c", 9)):
+def test_whoever_begins_to_wait_stands_between_the_head_and_the_middle_of_the_line() -> None:
+    share = FairShare(half_life=1e12)  # the memory of hours tells nothing here
+    share.line_up(["a", "b", "c"], 0.0)
+    held = {"a": 1, "b": 8, "c": 3, "heavy": 9, "light": 0, "between": 2}
+    for user, slots in held.items():
         share.took(user, slots, 0.0)
-    share.line_up(["a", "b"], 10.0)
-    for user, slots in (("a", 1), ("b", 3), ("c", 9)):
-        share.gave(user, slots, 10.0)
-    a, b, c = (share.score(user, 10.0) for user in "abc")
-    assert a < b < c
-    share.line_up(["a", "b", "c", "new"], 10.0)
-    assert share.score("new", 10.0) == 0.0
-    assert (share.score("a", 10.0), share.score("b", 10.0)) == (a, b), "who waited before stays where he is"
-    assert (a + b) / 2 - 0.01 < share.score("c", 10.0) < (a + b) / 2 + 0.01, "what he had on average over hours counts as before"
-    share.line_up(["c"], 11.0)
-    before = share.score("c", 11.0)
-    share.line_up(["a", "b", "c"], 11.0)
-    assert share.score("a", 11.0) < a, "who has less than the mean keeps it"
-    assert share.score("b", 11.0) < b and share.score("c", 11.0) == before
+    for user, slots in held.items():
+        share.gave(user, slots, 60.0)
+    a, b, c, between = (share.score(user, 60.0) for user in ("a", "b", "c", "between"))
+    assert a < between < c < b
+    share.line_up([*held, "new"], 60.0)
+    assert [share.score(user, 60.0) for user in "abc"] == pytest.approx([a, b, c]), "who waited before stays where he is"
+    assert share.score("heavy", 60.0) == pytest.approx((a + b + c) / 3), "what he had when he did not wait does not put him behind them all"
+    assert share.score("light", 60.0) == share.score("new", 60.0) == pytest.approx(a), "nor does what he had not put him before them all for long"
+    assert share.score("between", 60.0) == pytest.approx(between)
