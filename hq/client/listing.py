@@ -25,7 +25,8 @@ def _show(call: Call, selection: Selection, limit: int | None) -> int:
         {"type": "job.query", "selection": selection_dict(selection), "by_task": by_task, "limit": limit}, timeout=None if limit is None else 60.0
     )
     # whoever named a number knows that there may be more
-    print_rows(answer["rows"], call.values, call.now(), is_cut=bool(answer.get("is_cut")), is_cut_told=limit == LIMIT)
+    how_to_see_more = {LIMIT: "--limit all shows more", None: "one listing holds no more: select some"}.get(limit, "")
+    print_rows(answer["rows"], call.values, call.now(), is_cut=bool(answer.get("is_cut")), how_to_see_more=how_to_see_more)
     return 0
 
 

@@ -124,8 +124,8 @@ def shortened(text: str, most: int = LONGEST_COMMAND) -> str:
 JOB_HEADERS = ("id", "name", "group", "state", "ended as", "host", "native", "slots", "prio", "submitted", "ran", "command")
 
 
-def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *, is_cut: bool = False, is_cut_told: bool = True) -> None:
-    """A listing of jobs or tasks in the form that the options ask for; what was cut off is told on stderr."""
+def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *, is_cut: bool = False, how_to_see_more: str = "") -> None:
+    """A listing of jobs or tasks in the form that the options ask for. That it was cut is told on stderr, if there is a word on how to see more."""
     if values.get("json"):
         print_json({"schema": ROWS_SCHEMA, "rows": rows, "is_cut": is_cut})
     elif values.get("quiet"):
@@ -151,8 +151,8 @@ def print_rows(rows: list[dict[str, Any]], values: dict[str, Any], now: float, *
                 for line in table:
                     del line[at]
         print_table(headers, table)
-    if is_cut and is_cut_told and not values.get("json"):
-        print(f"only the newest {len(rows)} are shown (--limit all shows every one)", file=sys.stderr)
+    if is_cut and how_to_see_more and not values.get("json"):
+        print(f"only the newest {len(rows)} are shown ({how_to_see_more})", file=sys.stderr)
 
 
 def host_rows(rows: list[dict[str, Any]]) -> tuple[Sequence[str], list[list[Any]]]:

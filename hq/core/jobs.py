@@ -7,6 +7,7 @@ So the number of tasks that ever left, and the live records, are enough to find 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -121,6 +122,11 @@ class LiveJob:
     def has(self, index: int) -> bool:
         """Whether the job has a task of this index."""
         return index == PLAIN if self.indices is None else index in self.indices
+
+    def untouched_positions(self) -> Iterator[int]:
+        """Where the untouched tasks stand in the order of the array."""
+        if not self.record.cancelled_rest:
+            yield from (position for position in range(self.cursor, self.total) if self.index_at(position) not in self.ahead)
 
     def is_untouched(self, index: int) -> bool:
         """Whether the task is there and has never left waiting."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from heapq import merge
+from itertools import islice
 
 from hq.core.dependencies import waits_for
 from hq.core.jobs import LiveJob
@@ -22,25 +25,27 @@ LIVELIEST = (
 _LIVELIEST_WORDS = tuple(state.value for state in LIVELIEST)
 
 
-def job_rows(cluster: State, selection: Selection, user: str | None, by_task: bool) -> list[Row]:
-    """Live jobs that `selection` means, newest first; `user` None: of everybody.
+def job_rows(cluster: State, selection: Selection, user: str | None, by_task: bool, limit: int | None = None) -> list[Row]:
+    """Live jobs that `selection` means, newest first, at most `limit`; `user` None: of everybody.
 
-    With `by_task` a row for each task that has left waiting and is live, in the order of the array, and for each that was named.
+    With `by_task` a row for each task that is live or waits, in the order of the array, and for each that was named.
     """
-    rows: list[Row] = []
+    return list(islice(_job_rows(cluster, selection, user, by_task), limit))
+
+
+def _job_rows(cluster: State, selection: Selection, user: str | None, by_task: bool) -> Iterator[Row]:
     named = Named(selection)
     for job in reversed(list(named_jobs(cluster, selection, user))):
         if not passes(job, selection):
             continue
-        indices = named.indices(job)
-        if indices is not None:
-            rows.extend(task_row(job, index, cluster.now) for index in indices if job.has(index) and _is_meant(job, index, selection))
-        elif by_task:
-            ordered = sorted(job.tasks, key=job.position) or ([] if job.indices is not None else [job.index_at(0)])
-            rows.extend(task_row(job, index, cluster.now) for index in ordered if _is_meant(job, index, selection))
-        else:
-            rows.append(job_row(job, cluster.now))
-    return rows
+        indices: Iterable[int] | None = named.indices(job)
+        if indices is None and not by_task:
+            yield job_row(job, cluster.now)
+            continue
+        if indices is None:
+            waits = not selection.states or job.untouched_state.value in selection.states
+            indices = map(job.index_at, merge(sorted(map(job.position, job.tasks)), job.untouched_positions() if waits else ()))
+        yield from (task_row(job, index, cluster.now) for index in indices if job.has(index) and _is_meant(job, index, selection))
 
 
 def _is_meant(job: LiveJob, index: int, selection: Selection) -> bool:

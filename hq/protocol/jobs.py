@@ -126,7 +126,7 @@ class JobActed(Message, frozen=True, kw_only=True, tag="job.acted"):
 
 
 class JobQuery(Message, frozen=True, kw_only=True, tag="job.query"):
-    """List jobs, newest first. An empty selection: the live ones and the lately ended. `by_task`: a row a task that has left waiting."""
+    """List jobs, newest first. An empty selection: the live ones and the lately ended. `by_task`: a row a task."""
 
     sent_by: ClassVar = CLIENT | USER | ADMIN
     answered_by: ClassVar = ("job.rows", "problem")

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from hq.server.daemon import Server
 
 MAX_ROWS = 1_000_000
+#: … of them live ones: those are made in the server's own loop, where everybody waits, and one array may be a million tasks.
+MAX_LIVE_ROWS = 50_000
 MAX_AUDIT = 10_000
 
 
@@ -77,15 +79,21 @@ def list_rows(server: Server, request: Request, selection: Selection, user: str 
               then: Callable[[tuple[Row, ...], bool], None]) -> None:  # fmt: skip
     """Rows of live and ended jobs."""
     bound = MAX_ROWS if limit is None else max(1, min(limit, MAX_ROWS))
+    live_bound = min(bound, MAX_LIVE_ROWS)
 
     def look(resolved: Selection) -> None:
         def settled() -> None:
-            live = listing.job_rows(server.cluster, resolved, user, by_task)
+            live = listing.job_rows(server.cluster, resolved, user, by_task, live_bound + 1)
+            is_cut = len(live) > live_bound
+
+            def with_ended(ended: list[Row]) -> None:
+                rows, is_more = merged(live[:live_bound], ended, bound)
+                then(rows, is_cut or is_more)
+
             if resolved.is_all and not (resolved.tasks or resolved.ranges or resolved.states):
-                then(*merged(live, [], bound))
+                with_ended([])
                 return
-            server.ask(request, lambda: queries.ended_rows(server.store.engine, resolved, user, by_task, bound + 1),
-                       lambda ended: then(*merged(live, list(ended), bound)))  # fmt: skip
+            server.ask(request, lambda: queries.ended_rows(server.store.engine, resolved, user, by_task, bound + 1), with_ended)
 
         server.when_settled(request, settled)
 

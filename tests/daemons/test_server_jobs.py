@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from hq.db.writer import Writer
 from hq.errors import DatabaseError, UnavailableError
 from hq.kernel.keys import digest_of
@@ -36,6 +38,7 @@ from hq.protocol.jobs import (
 )
 from hq.protocol.peers import PeerWelcome
 from hq.protocol.runs import BlobGet, BlobPut, RunRecorded, RunReported, RunStop
+from hq.server import handlers_reads
 from tests.support.serverroom import InlineWriter, Room, UserServer
 from tests.support.wait import until
 
@@ -57,6 +60,19 @@ def test_a_job_goes_from_submission_to_history(room: Room) -> None:
     located = alice.ask(LogLocate(task="last"), LogLocated)
     assert (located.host, located.attempt, located.is_live) == (host, 1, False)
     assert alice.ask(BlobGet(digests=(digest_of(b"sealed"), "none")), BlobPut) == BlobPut(blobs={digest_of(b"sealed"): b"sealed"}, missing=("none",))
+
+
+def test_a_listing_makes_no_more_rows_of_what_waits_than_the_loop_has_time_for(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers_reads, "MAX_LIVE_ROWS", 5)
+    alice = room.user("alice")
+    plain = alice.submit("early")
+    alice.run(plain)
+    job = alice.submit("work", indices="1-1000000")
+    found = alice.ask(JobQuery(selection=Selection(), by_task=True, limit=None), JobRows)
+    assert [row.task for row in found.rows] == [*(f"{job}_{index}" for index in range(1, 6)), str(plain)] and found.is_cut
+    found = alice.ask(JobQuery(selection=Selection(), by_task=True, limit=3), JobRows)
+    assert [row.task for row in found.rows] == [f"{job}_{index}" for index in range(1, 4)] and found.is_cut
+    assert not alice.ask(JobQuery(selection=Selection()), JobRows).is_cut
 
 
 def test_reports_are_acknowledged_when_they_are_durable(room: Room) -> None:

@@ -246,7 +246,9 @@ def test_a_table_cannot_steer_a_terminal(here: Stage, capsys: pytest.CaptureFixt
 def test_a_cut_listing_says_so(here: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     with here.serve(lambda message: [JobRows(rows=ROWS, is_cut=True)]) as server:
         call(server, "jobs")
-        assert "only the newest 2" in capsys.readouterr().err
+        assert "only the newest 2 are shown (--limit all" in capsys.readouterr().err
+        call(server, "jobs", "-n", "all")
+        assert "only the newest 2 are shown (one listing holds no more" in capsys.readouterr().err
         call(server, "lsfjobs:2")
         assert capsys.readouterr().err == ""
 
