@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# `make test` asks the same questions each time, so that it fails for what was changed; `make explore` asks new ones
-settings.register_profile("hq", deadline=None, print_blob=True, derandomize=True)
-settings.register_profile("explore", deadline=None, print_blob=True, derandomize=False)
+# `make test` asks much the same questions each time, so that it fails for what was changed; `make explore` asks new ones. How fast the machine is does not count.
+settings.register_profile("hq", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, derandomize=True)
+settings.register_profile("explore", settings.get_profile("hq"), derandomize=False)
 settings.load_profile(os.environ.get("HQ_TEST_PROFILE", "hq"))
 
 
