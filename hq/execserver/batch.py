@@ -15,7 +15,7 @@ from signal import SIGTERM
 
 from hq.errors import HqError, RefusedError
 from hq.execserver.backends.base import Ended, Launch, News, NotBegun, NotStarted, Seen, Submitted
-from hq.execserver.backends.dialect import Demand, Dialect
+from hq.execserver.backends.dialect import Demand, Dialect, NativeState
 from hq.execserver.batchcentre import Accepted, Accounted, Balked, Centre, Declined, Listed, Silent
 from hq.execserver.batchfiles import Group, forbid, note_native, read_groups, read_words, remove_group, write_group
 from hq.execserver.batchmembers import Member, Pending, alike, count_members, demand_of, demand_of_words, submission_of
@@ -99,8 +99,10 @@ class BatchBackend(BatchWatch):
             elif isinstance(told, Balked):
                 self._balked(told)
             elif isinstance(told, Accounted):
-                for member in [each for each in self._members.values() if each.absent is not None and each.id in told.jobs]:
-                    self._see(member, told.jobs[member.id], boot)
+                # the books are behind: what they call waiting or running may be over for long
+                over = {id: job for id, job in told.jobs.items() if job.state is NativeState.ENDED}
+                for member in [each for each in self._members.values() if each.absent is not None and each.id in over]:
+                    self._see(member, over[member.id], boot)
         self._form(boot)
         self._submit(boot)
         if boot >= self._next_look:

@@ -27,7 +27,7 @@ class Member:
     told: Waits | None = None
     since: float = 0.0  # CLOCK_BOOTTIME when it was taken in
     submitted: float = 0.0  # Unix time; 0: not yet
-    listable: float = 0.0  # CLOCK_BOOTTIME from which on a listing must show it
+    listable: float = 0.0  # CLOCK_BOOTTIME from which on a listing must show it, and, if it has begun, not as waiting
     absent: float | None = None  # CLOCK_BOOTTIME since when it is listed no more
     final: float | None = None  # CLOCK_BOOTTIME since when it is known to be over there
     exit: dict[str, Any] | None = None

@@ -37,6 +37,8 @@ class BatchWatch:
         self.centre.order("cancel", strays(told.jobs, self._members.values()))
         for member in [each for each in self._members.values() if each.id]:
             job = told.jobs.get(member.id)
+            if job is not None and job.state is NativeState.PENDING and member.has_begun and told.asked < member.listable:
+                continue  # it was asked for before it began
             if job is not None:
                 self._see(member, job, boot)
             elif told.asked >= member.listable and member.final is None:
@@ -70,6 +72,7 @@ class BatchWatch:
                 seen[tag] = member.group.names()
             names = seen[tag]
             if not member.has_begun and f"{member.index}.start" in names:
+                member.listable = boot
                 self._begin(member)
             if member.exit is None and f"{member.index}.exit" in names:
                 member.exit = read_words(member.group.path(f"{member.index}.exit"))
