@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import QUICK, BatchSite
+from tests.support.batchsite import QUICK, WAITS, BatchSite
 from tests.support.hosts import Hosts
 from tests.support.site import Site
 from tests.support.slurm import SlurmCluster, missing_for_slurm
@@ -58,16 +58,17 @@ def test_outcomes_arrive_as_from_any_host(site: BatchSite) -> None:
     assert site.upstream.ended(late).outcome is Outcome.TIMEOUT
     assert site.upstream.ended(big).outcome is Outcome.MEMORY
     assert (site.upstream.ended(missing).exit_code, site.upstream.ended(missing).outcome) == (127, Outcome.FAILED)
-    until(lambda: not site.folders(), 10, "the directories of submissions to go")
+    site.upstream.until(lambda: not site.folders(), "the directories of submissions to go", 40)
 
 
 def test_environment_words_and_directory_arrive_exactly_and_no_secret_is_shown(site: BatchSite, slurm: SlurmCluster) -> None:
     env = site.user.seal(b"SECRET=opensesame\0PATH=/usr/bin:/bin\0SLURM_JOB_ID=stale\0")
-    (key,) = site.upstream.start(site.spec("sh", "-c", 'printf "%s|" "$@"; pwd; echo $SECRET $HQ_TASK_ID; test $SLURM_JOB_ID != stale; sleep 1', "sh", "a b", b"\xff", "", env=env))
+    (key,) = site.upstream.start(site.spec("sh", "-c", 'printf "%s|" "$@"; pwd; echo $SECRET $HQ_TASK_ID; test $SLURM_JOB_ID != stale && ' + WAITS, "sh", "a b", b"\xff", "", env=env))
     site.upstream.started(key)
     assert "opensesame" not in slurm.run("scontrol", "show", "job", "-dd") + "".join(calls(site))
     for path in [each for folder in site.folders() for each in folder.iterdir()]:
         assert b"opensesame" not in path.read_bytes() or (path.suffix == ".spec" and path.stat().st_mode & 0o777 == 0o600)
+    (site.work / "go").touch()
     assert site.upstream.ended(key).outcome is Outcome.OK
     assert site.said(key.job) == b"a b|\xff||" + os.fsencode(site.work) + b"\nopensesame 1\n"
 
@@ -101,10 +102,11 @@ def test_a_waiting_job_shows_slurms_reason_and_is_cancelled_at_once(site: BatchS
     for name in slurm.names:
         slurm.run("scontrol", "update", f"nodename={name}", "state=drain", "reason=test")
     try:
-        (key, other) = site.upstream.start(site.spec("true"), site.spec("true"))
-        # of the first in line Slurm soon says it in a sentence of its own
-        assert site.waits(other, "ReqNodeNotAvail").startswith("waiting at slurm:alpha: ")
+        (key,) = site.upstream.start(site.spec("true"))
         site.waits(key, "waiting at slurm:alpha: ")
+        # of the first in line Slurm soon says it in a sentence of its own
+        (other,) = site.upstream.start(site.spec("true"))
+        assert site.waits(other, "ReqNodeNotAvail").startswith("waiting at slurm:alpha: ")
         site.upstream.stop(key)
         assert site.upstream.ended(key).kind is RunKind.NEVER_STARTED
     finally:
@@ -119,7 +121,7 @@ def test_signals_and_cancel_reach_a_running_job(site: BatchSite) -> None:
     )
     for key in (trap, victim, still):
         site.upstream.started(key)
-    until((site.work / "ready").exists, 20, "the trap")
+    site.upstream.until((site.work / "ready").exists, "the trap", 40)
     site.upstream.signal(trap, signal.SIGUSR1)
     site.upstream.signal(victim, signal.SIGKILL)
     site.upstream.stop(still)
@@ -151,12 +153,13 @@ def test_a_refusal_has_slurms_own_words(site: BatchSite) -> None:
 
 
 def test_without_its_controller_nothing_is_lost_and_its_words_are_shown(site: BatchSite, slurm: SlurmCluster) -> None:
-    (running,) = site.upstream.start(site.spec("sleep 2; echo done"))
+    (running,) = site.upstream.start(site.spec(WAITS))
     site.upstream.started(running)
     slurm.stop("slurmctld")
     try:
         (key,) = site.upstream.start(site.spec("echo late"))
         assert "Unable to contact slurm controller" in site.waits(key, "not submitted yet")
+        (site.work / "go").touch()
         assert site.upstream.ended(running, 30).outcome is Outcome.OK
     finally:
         slurm.start_controller()
@@ -174,10 +177,11 @@ def test_killed_between_sbatch_and_its_record_it_finds_the_job_by_its_tag(site: 
 
 
 def test_a_worker_that_dies_takes_waiting_and_running_jobs_over(site: BatchSite) -> None:
-    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; sleep 2") for number in range(3)))
+    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; {WAITS}") for number in range(3)))
     for key in keys:
         site.upstream.started(key)
-    os.kill(site.worker_pid(), signal.SIGKILL)
+    site.kill_worker()
+    (site.work / "go").touch()
     assert [site.upstream.ended(key, 40).outcome for key in keys] == [Outcome.OK] * 3
     assert sorted((site.work / "count").read_text().split()) == ["0", "1", "2"]
 
@@ -186,16 +190,17 @@ def test_an_array_spreads_over_ssh_hosts_and_slurm(install: Path, hosts: Hosts, 
     with Site(install, rows=["node1:4:ssh", "node2:4:openssh", "centre:24:local"], hosts=hosts) as made:
         options = [*(f"  {name}: {value}" for name, value in QUICK.items()), f"  environment: {{SLURM_CONF: {slurm.conf}}}"]
         made.make_batch("centre", "slurm", "\n".join(options))
-        job = made.submit("alice", "-a", "1-200", "id -un; sleep 0.2; exit $((HQ_ARRAY_INDEX % 50 == 0))")
+        job = made.submit("alice", "-a", "1-200", f"id -un; while [ ! -e {made.folder}/go ]; do sleep 0.1; done; exit $((HQ_ARRAY_INDEX % 50 == 0))")
+        until(lambda: {task["host"] for task in made.rows("alice", job, "--tasks") if task["state"] == "running"} == {"node1", "node2", "centre"}, 60, "tasks on all")
+        (made.folder / "go").touch()
         assert made.client("alice", "wait", job, timeout=110).rc == 1
         row = made.row("alice", job)
         assert (row["tasks"]["finished:ok"], row["tasks"]["finished:failed"]) == (196, 4), row
-        tasks = made.client("alice", "jobs", job, "--tasks", "--json").ok().json["rows"]
-        assert {task["host"] for task in tasks} == {"node1", "node2", "centre"}
+        tasks = made.rows("alice", job, "--tasks")
         there = next(task for task in tasks if task["host"] == "centre")
         assert "slurm:centre job" in there["reason"]
         assert made.client("alice", "log", there["task"]).ok().out == "alice\n"
-        long = made.submit("alice", "-H", "centre", "sleep 100")
+        long = made.submit("alice", "-H", "centre", "sleep 600")
         made.wait_for("alice", long, "running")
         assert "slurm:centre job" in made.client("alice", "job", long).ok().out
         made.client("alice", "cancel", long).ok()

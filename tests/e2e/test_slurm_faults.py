@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import BatchSite, MakeSite
+from tests.support.batchsite import WAITS, BatchSite, MakeSite
 from tests.support.slurm import SlurmCluster, missing_for_slurm
-from tests.support.wait import until
 
 if missing_for_slurm():
     pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
@@ -99,7 +98,7 @@ def test_a_full_disk_below_the_home_leaves_nothing_behind_and_loses_no_exit_code
         (tmp_path / "go").touch()
         report = site.upstream.ended(runs, 40)
         assert (report.outcome, report.exit_code) == (Outcome.FAILED, 5), report
-        until(lambda: not site.folders(), 10, "the directories of submissions to go")
+        site.upstream.until(lambda: not site.folders(), "the directories of submissions to go", 40)
 
 
 def test_a_kill_for_slurms_own_memory_limit_is_memory(tmp_path: Path) -> None:
@@ -114,10 +113,12 @@ def test_a_kill_for_slurms_own_memory_limit_is_memory(tmp_path: Path) -> None:
 
 
 def test_a_pilot_that_squeue_has_forgotten_runs_on_while_it_is_heard(make: MakeSite) -> None:
-    site = make({"squeue": '[ -e {tools}/blind ] && exit 0\nexec {squeue} "$@"\n', "sacct": "exit 0\n"}, mode="pilot", pilot_slots=4, pilot_limit=1, pilot_idle=2.0)
-    (key,) = site.upstream.start(site.spec("sleep 5"))
+    site = make({"squeue": '[ -e {tools}/blind ] && echo >>{tools}/blind && exit 0\nexec {squeue} "$@"\n', "sacct": "exit 0\n"}, mode="pilot", pilot_slots=4, pilot_limit=1, pilot_idle=2.0)
+    (key,) = site.upstream.start(site.spec(WAITS))
     site.upstream.started(key)
     (site.tools / "blind").touch()
+    site.upstream.until(lambda: (site.tools / "blind").stat().st_size > 4, "squeue to show nothing again and again", 60)
+    (site.work / "go").touch()
     assert site.upstream.ended(key, 40).outcome is Outcome.OK
 
 
@@ -130,7 +131,7 @@ def test_the_clocks_of_nodes_are_not_believed(make: MakeSite, tmp_path: Path, mo
     site = make(python=str(python), mode=mode, pilot_slots=4, pilot_limit=1, pilot_idle=2.0)
     report = site.run("sleep 1", timeout=40)
     told = [each for each in site.upstream.reports if each.kind is RunKind.STARTED]
-    assert report.started is not None and [each.started for each in told] == [report.started]
+    assert report.started is not None and {each.started for each in told} == {report.started}
     assert before < report.started < report.at < time.time() and report.at - report.started > 0.9
     assert "waited there 1:0" not in report.reason
 
@@ -140,13 +141,14 @@ def test_notices_of_the_site_do_no_harm_beside_an_answer_and_are_none_by_themsel
     silent = "[ -e {tools}/maintenance ] && exit 0\n"
     site = make({name: notice + (silent if name == "squeue" else "") + f'exec {{{name}}} "$@"\n' for name in ("sbatch", "squeue", "scancel")}
                 | {"sacct": notice}, unknown_after=1.5)  # fmt: skip
-    ends, stopped = site.upstream.start(site.spec("sleep 5; exit 3"), site.spec("exec sleep 100"))
+    ends, stopped = site.upstream.start(site.spec(f"{WAITS}; exit 3"), site.spec("exec sleep 100"))
     site.upstream.started(ends)
     site.upstream.started(stopped)
     site.upstream.stop(stopped)
     assert site.upstream.ended(stopped).outcome is Outcome.CANCELLED
     (site.tools / "maintenance").touch()
     assert "Wartung" in site.waits(ends, "does not answer")
+    (site.work / "go").touch()
     assert site.upstream.ended(ends, 40).exit_code == 3
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from hq.model.runs import RETURNED
 from hq.model.states import Outcome, RunKind
 from hq.protocol.runs import RunStop
-from tests.support.batchsite import QUICK, BatchSite
+from tests.support.batchsite import QUICK, WAITS, BatchSite
 from tests.support.execserver import HOST
 from tests.support.hosts import Hosts
 from tests.support.site import Site
@@ -58,8 +56,7 @@ def test_a_waiting_job_is_held_by_slurm_survives_a_new_worker_and_is_released(si
     held = site.native(keys[1])
     assert held.is_held and held.state == "PENDING" and "JobHeld" in reasons(slurm)[held.id] and held.since
     assert not any("JobHeld" in reasons(slurm)[site.native(key).id] for key in (keys[0], keys[2]))
-    os.kill(site.worker_pid(), signal.SIGKILL)
-    site.linked()
+    site.kill_worker()
     site.upstream.stop(full)
     assert [site.upstream.ended(key, 40).outcome for key in (keys[0], keys[2])] == [Outcome.OK] * 2
     assert site.upstream.find(keys[1], RunKind.STARTED) is None
@@ -70,7 +67,7 @@ def test_a_waiting_job_is_held_by_slurm_survives_a_new_worker_and_is_released(si
 
 
 def test_a_hold_that_slurm_refuses_has_its_words_and_one_that_comes_too_late_changes_nothing(site: BatchSite, slurm: SlurmCluster) -> None:
-    (full,) = site.upstream.start(site.spec("sleep 3", slots=16))
+    (full,) = site.upstream.start(site.spec(WAITS, slots=16))
     site.upstream.started(full)
     site.hold(full)
     (one, two) = site.upstream.start(site.spec("true"), site.spec("true"))
@@ -81,11 +78,12 @@ def test_a_hold_that_slurm_refuses_has_its_words_and_one_that_comes_too_late_cha
     assert "it could not be held: holding is not for you" in site.waits(one, "holding is not for you")
     site.waits(two, "held at slurm:alpha: ")
     assert not site.native(one).is_held
+    (site.work / "go").touch()
     assert [site.upstream.ended(key, 40).outcome for key in (full, one)] == [Outcome.OK] * 2
     assert site.upstream.find(two, RunKind.STARTED) is None
     site.upstream.stop(two)
     assert site.upstream.ended(two).kind is RunKind.NEVER_STARTED
-    until(lambda: not reasons(slurm), 20, "the held job to be cancelled")
+    site.upstream.until(lambda: not reasons(slurm), "the held job to be cancelled", 40)
 
 
 def test_what_is_not_submitted_yet_is_given_back(site: BatchSite, slurm: SlurmCluster) -> None:
@@ -101,26 +99,28 @@ def test_what_is_not_submitted_yet_is_given_back(site: BatchSite, slurm: SlurmCl
 
 
 def test_what_waits_at_slurm_is_taken_back_and_what_runs_is_not(site: BatchSite, slurm: SlurmCluster) -> None:
-    (full,) = site.upstream.start(site.spec("sleep 3", slots=16))
+    (full,) = site.upstream.start(site.spec(WAITS, slots=16))
     site.upstream.started(full)
     (key,) = site.upstream.start(site.spec("true"))
     site.waits(key, "waiting at slurm:alpha: ")
     site.upstream.send(RunStop(host=HOST, runs=(key, full), reason=RETURNED, is_only_queued=True))
     report = site.upstream.ended(key)
     assert (report.kind, report.reason) == (RunKind.NEVER_STARTED, RETURNED)
+    (site.work / "go").touch()
     assert site.upstream.ended(full).outcome is Outcome.OK
-    until(lambda: not reasons(slurm), 20, "the waiting job to be cancelled")
+    site.upstream.until(lambda: not reasons(slurm), "the waiting job to be cancelled", 40)
 
 
 def test_a_pilots_waiting_task_is_given_back_and_its_running_one_goes_on(slurm: SlurmCluster, tmp_path: Path) -> None:
     made = BatchSite(tmp_path / "site", "slurm", slots=16, mode="pilot", pilot_slots=2, pilot_limit=1, pilot_idle=1.0, environment={"SLURM_CONF": str(slurm.conf)})
     try:
         made.up()
-        first, second, third = made.upstream.start(*(made.spec("sleep 2") for _ in range(3)))
+        first, second, third = made.upstream.start(*(made.spec(WAITS) for _ in range(3)))
         for key in (first, second):
             made.upstream.started(key)
         made.hold(first, third)
         assert (made.upstream.ended(third).kind, made.upstream.ended(third).reason) == (RunKind.NEVER_STARTED, RETURNED)
+        (made.work / "go").touch()
         report = made.upstream.ended(first)
         assert report.outcome is Outcome.OK
         assert report.native is not None and report.native.id.isdigit() and report.native.since
@@ -133,7 +133,7 @@ def test_a_user_holds_and_releases_at_a_centre(install: Path, hosts: Hosts, slur
     with Site(install, rows=["centre:24:local"]) as made:
         options = [*(f"  {name}: {value}" for name, value in QUICK.items()), f"  environment: {{SLURM_CONF: {slurm.conf}}}"]
         made.make_batch("centre", "slurm", "\n".join(options))
-        full = made.submit("alice", "-c", "16", "sleep 60")
+        full = made.submit("alice", "-c", "16", "sleep 600")
         made.wait_for("alice", full, "running")
         job = made.submit("alice", "true")
         until(lambda: made.row("alice", job)["native_state"] == "PENDING", 20, "the job to wait at Slurm")

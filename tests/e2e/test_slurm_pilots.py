@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +10,8 @@ import pytest
 from hq.model.runs import RunReport
 from hq.model.states import Outcome, RunKind
 from hq.protocol.peers import PeerAsk, PeerFacts
-from tests.support.batchsite import BatchSite, MakeSite
+from tests.support.batchsite import WAITS, BatchSite, MakeSite
 from tests.support.slurm import SlurmCluster, missing_for_slurm
-from tests.support.wait import until
 
 if missing_for_slurm():
     pytest.skip(f"not here: {missing_for_slurm()}", allow_module_level=True)
@@ -47,7 +44,7 @@ def test_many_short_tasks_go_through_two_pilots_and_each_runs_once(make: MakeSit
     before = asked()
     site = make(slots=64, mode="pilot", pilot_slots=4, pilot_limit=2, pilot_idle=600.0)
     # they wait for a file: one pilot could be through with all of them before the other is up
-    wanted = set(site.start_array("echo $HQ_ARRAY_INDEX >>count; while [ ! -e go ]; do sleep 0.1; done", 300))
+    wanted = set(site.start_array(f"echo $HQ_ARRAY_INDEX >>count; {WAITS}", 300))
     pilots: set[str] = site.upstream.until(lambda: len(found := ids_in(told(RunKind.STARTED))) == 2 and found, "tasks in two pilots", 60)
     (site.work / "go").touch()
     site.upstream.until(lambda: len({report.key for report in told(RunKind.ENDED)}) == 300, "300 tasks", 100)
@@ -78,14 +75,14 @@ def test_a_pilot_runs_tasks_as_any_host_and_shows_no_key(site: BatchSite, slurm:
     assert site.said(ok.job) == f"opensesame alpha {ok.job}\n".encode()
     assert site.upstream.ended(bad).exit_code == 7
     assert site.upstream.ended(late).outcome is Outcome.TIMEOUT
-    shown = slurm.run("scontrol", "show", "job", "-dd")
-    for path in [each for each in site.home.rglob("pilots/alpha/*/*") if each.is_file()]:
-        assert path.stat().st_mode & 0o077 == 0 or path.name == "native.out"
-        if path.name == "bootstrap.json":
-            assert site.user.seal_key not in shown
+    # as long as this one runs its pilot has its files
+    site.upstream.started(long)
+    assert site.user.seal_key not in slurm.run("scontrol", "show", "job", "-dd")
+    modes = {path.name: path.stat().st_mode & 0o077 for path in site.home.rglob("pilots/alpha/*/*")}
+    assert "bootstrap.json" in modes and not any(mode for name, mode in modes.items() if name != "native.out"), modes
     site.upstream.stop(long)
     assert site.upstream.ended(long).outcome is Outcome.CANCELLED
-    until(lambda: not slurm.run("squeue", "-h", "--name=hq-pilot-alpha"), 40, "the idle pilot to end")
+    site.upstream.until(lambda: not slurm.run("squeue", "-h", "--name=hq-pilot-alpha"), "the idle pilot to end", 40)
 
 
 def test_tasks_that_wait_for_a_pilot_are_told_how_the_pilots_stand(site: BatchSite, slurm: SlurmCluster) -> None:
@@ -116,7 +113,7 @@ def test_a_refused_pilot_shows_slurms_words_and_when_the_next_is_asked_for(slurm
 
 
 def test_auto_decides_by_count_and_length(slurm: SlurmCluster, tmp_path: Path) -> None:
-    made = BatchSite(tmp_path / "one", "slurm", slots=64, mode="auto", pilot_slots=4, pilot_limit=1, pilot_time=600.0, pilot_idle=2.0,
+    made = BatchSite(tmp_path / "one", "slurm", slots=64, mode="auto", pilot_slots=4, pilot_limit=1, pilot_time=600.0, pilot_idle=600.0,
                      environment={"SLURM_CONF": str(slurm.conf)})  # fmt: skip
     try:
         few = made.up().upstream.start(*(made.spec("true") for _ in range(3)))
@@ -161,10 +158,11 @@ def test_tasks_of_a_pilot_that_is_shot_are_lost_and_told_so(site: BatchSite, slu
 
 
 def test_an_exec_server_that_dies_finds_its_pilots_again(site: BatchSite) -> None:
-    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; sleep 3") for number in range(3)))
+    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; {WAITS}") for number in range(3)))
     for key in keys:
         site.upstream.started(key)
-    os.kill(site.worker_pid(), signal.SIGKILL)
+    site.kill_worker()
+    (site.work / "go").touch()
     reports = [site.upstream.ended(key, 60) for key in keys]
     assert [report.outcome for report in reports] == [Outcome.OK] * 3, reports
     assert sorted((site.work / "count").read_text().split()) == ["0", "1", "2"]

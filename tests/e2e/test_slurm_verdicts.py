@@ -9,7 +9,7 @@ import pytest
 
 from hq.model.ids import AttemptKey
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import QUICK, BatchSite, MakeSite
+from tests.support.batchsite import QUICK, WAITS, BatchSite, MakeSite
 from tests.support.hosts import Hosts
 from tests.support.mariadb import MariaDB
 from tests.support.site import Site
@@ -46,7 +46,7 @@ def job_of(site: BatchSite, key: AttemptKey) -> str:
 
 def test_limit_node_preemption_and_requeue_arrive_as_the_right_outcomes(make: MakeSite, slurm: SlurmCluster) -> None:
     site = make(partition="batch")
-    late, down, ousted, again = site.upstream.start(*(site.spec("exec sleep 100", slots=4) for _ in range(4)))
+    late, down, ousted, again = site.upstream.start(*(site.spec("exec sleep 600", slots=4) for _ in range(4)))
     ids = {key: job_of(site, key) for key in (late, down, ousted, again)}
     nodes = {key: slurm.run("squeue", "-h", "-j", id, "-o", "%N").strip() for key, id in ids.items()}
     slurm.run("scontrol", "update", f"jobid={ids[late]}", "timelimit=0")
@@ -101,10 +101,11 @@ def test_refusals_and_quotas_have_slurms_own_words(make: MakeSite, slurm: SlurmC
     site = make(account="proj")
     slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=1")
     try:
-        (first,) = site.upstream.start(site.spec("sleep 2"))
+        (first,) = site.upstream.start(site.spec(WAITS))
         site.upstream.started(first)
         (second,) = site.upstream.start(site.spec("true"))
         assert "AssocMaxSubmitJobLimit" in site.waits(second, "not submitted yet")
+        (site.work / "go").touch()
         assert [site.upstream.ended(key, 40).outcome for key in (first, second)] == [Outcome.OK] * 2
     finally:
         slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=-1")
@@ -114,10 +115,11 @@ def test_what_must_wait_for_a_limit_shows_slurms_reason(make: MakeSite, slurm: S
     site = make(account="proj")
     slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxjobs=1")
     try:
-        first, second = site.upstream.start(site.spec("sleep 2"), site.spec("true"))
+        first, second = site.upstream.start(site.spec(WAITS), site.spec(WAITS))
         waiting = second if site.upstream.until(lambda: site.upstream.find(first, RunKind.STARTED) or site.upstream.find(second, RunKind.STARTED), "one to start").key == first else first
         site.waits(waiting, "AssocMaxJobsLimit")
         assert site.native(waiting).reason == "AssocMaxJobsLimit"
+        (site.work / "go").touch()
         assert [site.upstream.ended(key, 40).outcome for key in (first, second)] == [Outcome.OK] * 2
     finally:
         slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxjobs=-1")
@@ -126,9 +128,10 @@ def test_what_must_wait_for_a_limit_shows_slurms_reason(make: MakeSite, slurm: S
 def test_a_login_node_that_is_away_makes_nothing_fail(install: Path, hosts: Hosts) -> None:
     with SlurmCluster(nodes=1, address=hosts.gateway) as slurm, Site(install, rows=["node1:8:ssh"], hosts=hosts) as made:
         made.make_batch("node1", "slurm", "\n".join([*(f"  {name}: {value}" for name, value in QUICK.items()), f"  environment: {{SLURM_CONF: {slurm.conf}}}"]))
-        job = made.submit("alice", "sleep 4; echo done")
+        job = made.submit("alice", f"while [ ! -e {made.folder}/go ]; do sleep 0.1; done; echo done")
         id = made.wait_for("alice", job, "running")["native_id"]
         hosts.cut("node1")
+        (made.folder / "go").touch()
         try:
             until(lambda: id not in slurm.run("squeue", "-h", "-o", "%i").split(), 30, "Slurm to end it")
             until(lambda: "is silent" in made.client("alice", "why", job).out or made.row("alice", job)["state"] == "host_lost", 60, "the silence to be noticed")

@@ -5,7 +5,6 @@ Where a real one is on PATH (see `tests.support.pbs.real`) the same tests run on
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from hq.model.states import Outcome, RunKind
-from tests.support.batchsite import BatchSite
+from tests.support.batchsite import WAITS, BatchSite
 from tests.support.pbs.real import RealPbs, is_here
 from tests.support.pbs.server import StandIn
-from tests.support.wait import until
 
 
 @pytest.fixture(params=["torque", "openpbs", *(["real"] if is_here() else [])])
@@ -45,7 +43,7 @@ def test_outcomes_arrive_as_from_any_host(site: BatchSite) -> None:
         report = site.upstream.ended(key, 40)
         assert (report.outcome, report.exit_code, report.signal) == (outcome, code, number), report
     assert site.upstream.ended(late).outcome is Outcome.TIMEOUT
-    until(lambda: not site.folders(), 10, "the directories of submissions to go")
+    site.upstream.until(lambda: not site.folders(), "the directories of submissions to go", 40)
 
 
 def test_an_array_is_one_native_array(site: BatchSite, pbs: StandIn | RealPbs) -> None:
@@ -62,14 +60,14 @@ def test_signals_and_cancel(site: BatchSite, pbs: StandIn | RealPbs) -> None:
         site.upstream.started(key)
     (waiting,) = site.upstream.start(site.spec("true"))
     site.waits(waiting, "queued")
-    until((site.work / "ready").exists, 20, "the trap")
+    site.upstream.until((site.work / "ready").exists, "the trap", 40)
     site.upstream.signal(trap, signal.SIGUSR1)
     for key in (still, waiting):
         site.upstream.stop(key)
     assert site.upstream.ended(trap).exit_code == 9
     assert site.upstream.ended(still).outcome is Outcome.CANCELLED
     assert site.upstream.ended(waiting).kind is RunKind.NEVER_STARTED
-    until(lambda: pbs.calls("qdel"), 20, "the waiting job to be deleted")
+    site.upstream.until(lambda: pbs.calls("qdel"), "the waiting job to be deleted", 40)
 
 
 def test_a_waiting_job_is_held_and_released(site: BatchSite, pbs: StandIn | RealPbs) -> None:
@@ -80,7 +78,7 @@ def test_a_waiting_job_is_held_and_released(site: BatchSite, pbs: StandIn | Real
         site.waits(key, "waiting at ")
     site.hold(held)
     site.waits(held, "held at ")
-    until(lambda: pbs.calls("qhold"), 20, "the order")
+    site.upstream.until(lambda: pbs.calls("qhold"), "the order", 40)
     site.upstream.until(lambda: site.native(held).state == "H", "the batch system to hold it")
     site.upstream.stop(full)
     assert site.upstream.ended(other, 40).outcome is Outcome.OK
@@ -116,9 +114,10 @@ def test_without_its_server_nothing_is_lost(site: BatchSite, pbs: StandIn) -> No
 
 
 def test_a_worker_that_dies_takes_its_jobs_over(site: BatchSite) -> None:
-    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; sleep 1.5") for number in range(3)))
+    keys = site.upstream.start(*(site.spec(f"echo {number} >>count; {WAITS}") for number in range(3)))
     for key in keys:
         site.upstream.started(key)
-    os.kill(site.worker_pid(), signal.SIGKILL)
+    site.kill_worker()
+    (site.work / "go").touch()
     assert [site.upstream.ended(key, 40).outcome for key in keys] == [Outcome.OK] * 3
     assert sorted((site.work / "count").read_text().split()) == ["0", "1", "2"]

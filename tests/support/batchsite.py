@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -17,6 +19,10 @@ from tests.support.execserver import HOST, ExecSite
 from tests.support.slurm import SlurmCluster
 
 QUICK: dict[str, Any] = {"poll_interval": 0.3, "poll_longest": 0.6, "look_interval": 0.1, "exit_grace": 1.0, "retry_delays": [0.5, 1.0], "command_timeout": 20.0}
+
+
+#: Words of a job that goes on until the test touches `go` in its directory, so that it is there as long as it is needed.
+WAITS = "while [ ! -e go ]; do sleep 0.1; done"
 
 
 class BatchSite(ExecSite):
@@ -39,6 +45,13 @@ class BatchSite(ExecSite):
         orders = tuple(StartOrder(job, index, 1, (index,)) for index in range(count))
         self.upstream.send(RunStart(host=HOST, specs={job: signed}, orders=orders))
         return [order.key for order in orders]
+
+    def kill_worker(self) -> None:
+        """`kill -9` of the worker, and wait for the next one's roll."""
+        before = len(self.upstream.hellos)
+        os.kill(self.worker_pid(), signal.SIGKILL)
+        self.upstream.until(lambda: len(self.upstream.hellos) > before, "next worker")
+        self.linked()
 
     def waits(self, key: AttemptKey, words: str) -> str:
         """Wait until an attempt waits for a reason with these words; the reason."""
