@@ -22,6 +22,8 @@ STREAMS = ("stdout", "stderr", "log")
 #: Seconds between looks at a file that may still grow, and between questions whether it may.
 LOOK = 0.25
 LOCATE = 1.0
+#: A question that was lost with the link to its exec-server is asked again for so long. Less than an answer is waited for.
+AGAIN = 20.0
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +37,7 @@ class _Flow:
     due: float = 0.0
     locate_at: float = 0.0
     is_busy: bool = False
+    again_until: float = 0.0  # CLOCK_BOOTTIME; 0: nothing has been asked since the last answer
     located: LogLocated | None = None
 
     @property
@@ -112,6 +115,7 @@ class LogReader:
     def _fetch(self, flow: _Flow, located: LogLocated) -> None:
         fetch = LogFetch(job=flow.key.job, index=flow.key.index, attempt=located.attempt, signed=located.signed, stream=flow.ask.stream,
                          offset=flow.offset)  # fmt: skip
+        flow.again_until = flow.again_until or self._now.boot + AGAIN
         flow.is_busy = self._execs.ask(located.host, fetch, lambda answer: self._came(flow, answer))
         if flow.is_busy:
             return
@@ -125,6 +129,7 @@ class LogReader:
     def _came(self, flow: _Flow, answer: Message) -> None:
         flow.is_busy = False
         if isinstance(answer, LogData):
+            flow.again_until = 0.0
             flow.offset = answer.offset + len(answer.data)
             is_at_end = not answer.data or flow.offset >= answer.size
             is_end = is_at_end and not flow.is_following
@@ -133,7 +138,7 @@ class LogReader:
             if is_end:
                 self._flows.remove(flow)
             flow.due = self._now.boot + (LOOK if is_at_end else 0.0)
-        elif isinstance(answer, Problem) and flow.is_following:
+        elif isinstance(answer, Problem) and (flow.is_following or (answer.is_transient and self._now.boot < flow.again_until)):
             flow.due = self._now.boot + LOOK  # it has not opened its files yet, or the host is silent for a moment
         else:
             self._end(flow, answer if isinstance(answer, Problem) else Problem(text="the exec-server gave no output"))

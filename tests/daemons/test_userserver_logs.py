@@ -18,7 +18,7 @@ from hq.protocol.jobs import (
     LogLocated,
     LogRead,
 )
-from hq.protocol.peers import PeerAsk
+from hq.protocol.peers import PeerAsk, PeerHeartbeat
 from hq.protocol.runs import RunReported
 from tests.support.userserver_rig import Rig, host
 
@@ -78,6 +78,35 @@ def test_output_is_followed_until_the_task_has_ended(rig: Rig) -> None:
     assert client.answers() == []
     rig.exec_says("n1", LogData(data=b"two\n", offset=4, size=8, is_end=True), re=number)
     assert client.answers() == [LogData(data=b"two\n", offset=4, size=8, is_end=True)]
+
+
+def test_a_question_that_was_lost_with_its_link_is_asked_again(rig: Rig) -> None:
+    rig.exec_comes("n1")
+    client = rig.client()
+    rig.ask(client, LogRead(task="1"))
+    rig.reply(rig.take_request(LogLocate)[0], located(is_live=False))
+    rig.tick()
+    rig.exec_request("n1", LogFetch)
+    rig.exec_comes("n1")
+    rig.clock.move(0.3)
+    rig.tick()
+    number, _ = rig.exec_request("n1", LogFetch)
+    assert client.answers() == []
+    rig.exec_says("n1", LogData(data=b"one\n", offset=0, size=4, is_end=True), re=number)
+    assert client.answers() == [LogData(data=b"one\n", offset=0, size=4, is_end=True)]
+
+
+def test_a_host_that_does_not_answer_is_told(rig: Rig) -> None:
+    rig.exec_comes("n1")
+    client = rig.client()
+    rig.ask(client, LogRead(task="1"))
+    rig.reply(rig.take_request(LogLocate)[0], located(is_live=False))
+    rig.tick()
+    for _ in range(30):
+        rig.exec_says("n1", PeerHeartbeat())
+        rig.move(1)
+    (problem,) = client.answers()
+    assert isinstance(problem, Problem) and "the exec-server on n1 has not answered" in problem.text
 
 
 def test_output_of_a_host_that_cannot_be_reached(rig: Rig) -> None:
