@@ -42,7 +42,7 @@ KillWait=2
 MinJobAge=300
 SlurmctldTimeout=30
 SlurmdTimeout={slurmd_timeout}
-MessageTimeout=3
+MessageTimeout=10
 MaxArraySize=2001
 SlurmdParameters=config_overrides
 {accounting}
@@ -150,7 +150,7 @@ class SlurmCluster:
 
     def __exit__(self, *_: object) -> None:
         for name in ("slurmctld", *(f"slurmd.{node}" for node in self.names), "slurmdbd", "munged"):
-            self.stop(name)
+            self.stop(name, signal.SIGKILL)
         # a slurmstepd outlives its slurmd on purpose: those of this cluster, and their jobs
         until(lambda: not self._kill_steps(), 10, "end of the last steps")
         shutil.rmtree(self.base, ignore_errors=True)
@@ -179,12 +179,15 @@ class SlurmCluster:
         until(lambda: "is UP" in self.run("scontrol", "ping", check=False), 30, "slurmctld to answer")
 
     def start_node(self, name: str) -> None:
-        """Start the slurmd of a node."""
+        """Start the slurmd of a node; returns when its pid is known."""
+        file = self._pid_file(f"slurmd.{name}")
+        file.unlink(missing_ok=True)
         self._daemon("slurmd", "-f", str(self.conf), "-N", name)
+        until(lambda: file.exists() and file.read_text().strip(), 30, f"the pid of {name}")
 
     def kill_node(self, name: str) -> None:
         """kill -9 of a node's slurmd: its jobs live on, the controller hears no more of them."""
-        os.kill(int((self.base / f"slurmd.{name}.pid").read_text()), signal.SIGKILL)
+        self.stop(f"slurmd.{name}", signal.SIGKILL)
 
     def add_user(self, user: str, account: str) -> None:
         """Let a user submit to an account, where there is accounting."""
@@ -196,19 +199,19 @@ class SlurmCluster:
             return True
         return False
 
-    def stop(self, name: str) -> None:
+    def _pid_file(self, name: str) -> Path:
+        return self.base / f"{name}.pid"
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """End a daemon by the pid in its file, and wait for its end."""
-        file = self.base / f"{name}.pid"
+        file = self._pid_file(name)
         try:
             process = psutil.Process(int(file.read_text()))
         except (OSError, ValueError, psutil.NoSuchProcess):
             return
-        # a slurmd waits for what it was told to end; it has not long
-        for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 20)):
-            with suppress(psutil.NoSuchProcess, AssertionError):
-                process.send_signal(number)
-                until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, patience, f"end of {name}")
-                break
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+            until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 60, f"end of {name}")
         file.unlink(missing_ok=True)
 
     def run(self, *argv: str, check: bool = True) -> str:
