@@ -1,4 +1,4 @@
-"""A private MariaDB for tests: an ordinary user's process on a random port of 127.0.0.1, in a directory of its own."""
+"""A private MariaDB for tests: an ordinary user's process on a port of its own at 127.0.0.1, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.support.ports import free_ports
 from tests.support.wait import until
 
 
@@ -24,12 +24,6 @@ def is_available() -> bool:
     return all(map(program, ("mariadbd", "mariadb-install-db")))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class MariaDB:
     """One private server. `start`, `kill` (as a power cut of the process) and `stop` may be repeated; the data stays until `remove`.
 
@@ -39,7 +33,7 @@ class MariaDB:
     def __init__(self, *, is_fast: bool = True, bind: str = "127.0.0.1") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="hq-mariadb-"))
         self.directory.chmod(0o755)
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._is_fast = is_fast
         self._bind = bind
         self._process: subprocess.Popen[bytes] | None = None

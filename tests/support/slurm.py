@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.mariadb import MariaDB
+from tests.support.ports import free_ports
 from tests.support.wait import until
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -233,14 +234,3 @@ def lend_address() -> str:
         done = subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=False, capture_output=True)
         return "192.0.2.1/32" if done.returncode == 0 else ""
     return ""
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that nobody has at the moment, all different."""
-    with_socket = [socket.socket() for _ in range(count)]
-    for each in with_socket:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in with_socket]
-    for each in with_socket:
-        each.close()
-    return ports
