@@ -78,8 +78,11 @@ def test_many_that_keep_below_the_limit_of_one(server: ZmqServer) -> None:
             except OSError:
                 continue
         server.receive()
-    until(lambda: server.receive() == [] and resident() - before < 120 * MIB, 20, "the memory to be bounded: half of what was sent")
-    assert server.guard.hung_up >= 5
+    # what the kernel still holds makes no process large, so it is bounded only once some were hung up on
+    until(
+        lambda: server.receive() == [] and server.guard.hung_up >= 5 and resident() - before < 120 * MIB, 60,
+        "the memory to be bounded: half of what was sent",
+    )  # fmt: skip
     for peer in crowd:
         peer.close()
 
@@ -102,18 +105,11 @@ def test_who_does_not_read_its_answers_is_cut_off(server: ZmqServer, monkeypatch
         each.send(encode(envelope(PeerAsk(what="ping"), id=7)))
         peers.append(until(lambda: server.receive(), 20, "its question")[0].peer)
     answer = envelope(PeerFacts(facts={"answer": "x" * MIB}), re=7)
-    given = 0
-    while server.send(answer, peers[0]):
-        given += 1
-        server.receive()
-        assert given < 900, "as much as its queue has room for was kept"
-    assert server.guard.hung_up == 1
-    monkeypatch.setattr(portguard, "GROWTH", 1 << 40)  # the next one fills what the first one had, the process does not grow
-    given = 0
-    while server.send(answer, peers[1]):
-        given += 1
-        server.receive()
-        assert given < 900, "as much as its queue has room for was kept"
+    for number, peer in enumerate(peers[:2], 1):
+        # a few at a time, so that the guard has its turns in between
+        until(lambda peer=peer: not all(server.send(answer, peer) for _ in range(10)), 60, "an answer that is not taken")  # type: ignore[misc]
+        assert server.guard.hung_up == number, "as much as its queue has room for was kept"
+        monkeypatch.setattr(portguard, "GROWTH", 1 << 40)  # the next one fills what the first one had, the process does not grow
     assert server.send(answer, peers[2]), "the other one is let alone"
     for each in deaf:
         each.close()

@@ -265,12 +265,12 @@ def test_with_the_database_away_nothing_is_acknowledged_and_nothing_lost(tmp_pat
     assert isinstance(room.writer, Writer)
     alice = UserServer(room, "alice")
     alice.send(alice.hello_message())
-    until(lambda: room.tick() and alice.all_of(PeerWelcome), 10)
+    until(lambda: room.tick() and alice.all_of(PeerWelcome))
     stores[-1].is_away.set()
     alice.send(JobSubmit(items=(alice.item("true"),)))
-    until(lambda: room.tick() and room.writer.trouble, 10)
+    until(lambda: room.tick() and room.writer.trouble)
     alice.send(JobQuery(selection=Selection(is_all=True)))
-    assert until(lambda: room.tick() and alice.all_of(JobRows), 10)  # what is live can be seen all the same
+    assert until(lambda: room.tick() and alice.all_of(JobRows))  # what is live can be seen all the same
     assert not alice.all_of(JobSubmitted) and not alice.orders()
     status = room.client("carol-admin")
     assert any("away" in str(row[1]) for row in status.ask(AdminRun(words=("status",)), AdminAnswer).rows)
@@ -280,7 +280,7 @@ def test_with_the_database_away_nothing_is_acknowledged_and_nothing_lost(tmp_pat
     room.tick(3.0)
     assert len(alice.all_of(Problem)) == 1, "it is said once"
     stores[-1].is_away.clear()
-    until(lambda: room.tick() and alice.all_of(JobSubmitted) and alice.orders(), 10)
+    until(lambda: room.tick() and alice.all_of(JobSubmitted) and alice.orders())
     room.writer.close()
     room.close()
 

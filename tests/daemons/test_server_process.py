@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.etc = directory / "inst" / "etc"
+        self.lock = directory / "inst" / "var" / "run" / "hq-server.lock"
         self.environment = {
             "PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "HQ_HOME": str(directory / "home"),
             "HQ_ETC": str(self.etc), "LANG": "C.UTF-8",
@@ -36,23 +39,27 @@ class Site:
         return subprocess.run(argv, env=self.environment | environment, capture_output=True, text=True, timeout=120, check=False)
 
     def pid(self) -> int:
-        text = (self.directory / "inst" / "var" / "run" / "hq-server.lock").read_text().strip() if self.is_made() else ""
-        return int(text) if text else 0
-
-    def is_made(self) -> bool:
-        return (self.directory / "inst" / "var" / "run" / "hq-server.lock").exists()
+        return int(self.lock.read_text())
 
     def is_up(self) -> bool:
+        """Whether one holds its lock, be it at its end."""
         try:
-            with open(f"/proc/{self.pid()}/cmdline", "rb") as file:
-                return b"hq-server" in file.read()
-        except OSError:
+            descriptor = os.open(self.lock, os.O_RDONLY)
+        except FileNotFoundError:
             return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def stop(self) -> None:
-        if self.is_made() and self.is_up():
-            os.kill(self.pid(), signal.SIGTERM)
-            until(lambda: not self.is_up(), 30, "hq-server stops on SIGTERM")
+        if self.is_up():
+            with suppress(ProcessLookupError):  # one that was refused ends by itself
+                os.kill(self.pid(), signal.SIGTERM)
+            until(lambda: not self.is_up(), 60, "hq-server stops on SIGTERM")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def up(site: Site) -> Iterator[Site]:
-    if not site.is_made() or not site.is_up():
+    if not site.is_up():
         done = site.run("hq-server", "-d")
         assert done.returncode == 0, done.stderr
     yield site
@@ -88,7 +95,7 @@ def test_a_standby_needs_a_database_that_two_machines_reach(tmp_path: Path) -> N
     assert made.run("hq-admin", "init", str(made.directory / "inst"), "--host", "localhost:2:local").returncode == 0
     done = made.run("hq-server", "-d", "--standby")
     assert done.returncode == 1
-    until(lambda: not made.is_up(), 10, "its end")
+    until(lambda: not made.is_up(), what="its end")
     assert "a standby needs a database that both machines reach" in done.stderr and "SQLite" in done.stderr
 
 
@@ -186,7 +193,7 @@ def test_a_file_that_cannot_be_read_is_named(site: Site, name: str, old: str, ne
     path.write_text(text)
     path.chmod(mode)
     assert done.returncode in (1, 2) and words in done.stderr and "Traceback" not in done.stderr, done.stderr
-    until(lambda: not site.is_up(), 10)
+    until(lambda: not site.is_up())
 
 
 def test_a_password_file_that_others_read_is_refused(site: Site) -> None:

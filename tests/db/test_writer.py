@@ -191,5 +191,5 @@ def test_close_gives_back_what_could_not_be_written(tmp_path: Path) -> None:
 def test_jobs_written_by_the_thread_are_read_by_others(store: Store) -> None:
     writer = Writer(store)
     writer.submit(1, Changes(jobs={1: make_job(1)}))
-    assert writer.close()
+    assert _wait_for(writer, 1)[0].error is None and writer.close()
     assert store.load().jobs == [make_job(1)]
