@@ -35,18 +35,6 @@ DATABASE_ROOM = 150  # MB beyond what an empty MariaDB needs
 DATABASE = "chaos"
 
 
-class _Site(Site):
-    """With short heartbeats, and with its processes by their locks."""
-
-    def start_server(self) -> None:
-        """Start hq-server; at first with the options of a chaos run."""
-        options = self.etc / "hq.yaml"
-        text = options.read_text()
-        if "# chaos" not in text:
-            options.write_text(f"{text}\n# chaos\nheartbeat: {HEARTBEAT}\nlease: {LEASE}\nlog_level: INFO\n")
-        super().start_server()
-
-
 def uptime() -> float:
     """The clock of the ledger: /proc/uptime."""
     return float(Path("/proc/uptime").read_text().split()[0])
@@ -96,7 +84,8 @@ class Stage:
             keepers = [keeper, *(threading.Thread(target=self._type, args=(user,), daemon=True) for user in USERS)]
             self._stack.callback(lambda: [each.join(60) for each in keepers])
             self._stack.callback(self._is_over.set)
-            self.site = enter(_Site(readable_install(), rows=rows, hosts=self.hosts, owner=OWNER, users=USERS, database=url))
+            options = f"heartbeat: {HEARTBEAT}\nlease: {LEASE}\nlog_level: INFO"
+            self.site = enter(Site(readable_install(), rows=rows, hosts=self.hosts, owner=OWNER, users=USERS, database=url, options=options))
             for each in keepers:
                 each.start()
             self._stack.callback(self._leave_alone)

@@ -47,7 +47,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next() -> None:
     assert tag in namespaces() and tag in links()
     with Hosts("hqa"):
         assert tag not in namespaces() and tag not in links()
-        until(lambda: not run_as("root", ["test", "-d", f"/proc/{pid}"]).returncode == 0 or "Z" in _state(pid), 10, "its sshd to end")
+        until(lambda: not run_as("root", ["test", "-d", f"/proc/{pid}"]).returncode == 0 or "Z" in _state(pid), 60, "its sshd to end")
 
 
 def _state(pid: str) -> str:
@@ -57,7 +57,7 @@ def _state(pid: str) -> str:
 def test_a_host_that_loses_power_is_empty_and_comes_back(hosts: Hosts) -> None:
     before = hosts.pids("hqa")
     hosts.kill("hqa")
-    until(lambda: not hosts.pids("hqa"), 5, "the host to be empty")
+    until(lambda: not hosts.pids("hqa"), 60, "the host to be empty")
     hosts.start("hqa")
     assert hosts.pids("hqa") and not set(before) & set(hosts.pids("hqa"))
     assert hosts.exec("hqa", ["hostname"]).stdout == b"hqa\n"

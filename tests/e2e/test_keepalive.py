@@ -23,7 +23,7 @@ def machine(install: Path, hosts: Hosts) -> Iterator[LoginMachine]:
     home = Path(pwd.getpwnam("alice").pw_dir)
     mode = home.stat().st_mode & 0o7777
     home.chmod(0o755)
-    with Site(install, rows=["node2:2:ssh"], hosts=hosts) as site, LoginMachine(hosts, "node1", site) as made:
+    with Site(install, rows=["node2:2:ssh"], hosts=hosts, options="heartbeat: 1") as site, LoginMachine(hosts, "node1", site) as made:
         tables = made.folder / "crontabs"
         tables.mkdir()
         os.chown(tables, 0, grp.getgrnam("crontab").gr_gid)
@@ -66,17 +66,17 @@ def test_cron_brings_the_user_server_back_after_a_reboot(machine: LoginMachine) 
     assert not machine.has_user_server("alice")
     boot_cron(machine)
     try:
-        until(lambda: machine.has_user_server("alice"), 20, "cron to start it")
+        until(lambda: machine.has_user_server("alice"), 60, "cron to start it")
         # she has typed nothing since the reboot
         machine.site.admin("release", first).ok()
-        until(lambda: "finished" in machine.site.admin("lsjobs", "alice").ok().out, 30, "her job to start and end")
+        until(lambda: machine.site.seen_by_owner(first)["state"] == "finished", 60, "her job to start and end")
         assert machine.run("alice", "hq-client", "log", first).ok().out == "it ran by itself\n"
     finally:
         end_cron(machine)
     machine.run("alice", "hq-client", "keepalive", "off").ok()
     assert "# hq keepalive" not in machine.run("alice", "crontab", "-l").out
     machine.run("alice", "hq-client", "shutdown").ok()
-    until(lambda: not machine.has_user_server("alice"), 10, "it to end")
+    until(lambda: not machine.has_user_server("alice"), 60, "it to end")
 
 
 def test_the_line_of_every_five_minutes_starts_one_that_died_and_leaves_one_that_lives(machine: LoginMachine) -> None:
@@ -95,7 +95,7 @@ def test_the_line_of_every_five_minutes_starts_one_that_died_and_leaves_one_that
     assert pids[0] == pids[1]
     assert (Path(own["HQ_HOME"]) / machine.site.instance / "access.json").exists()
     machine.run("alice", "kill", "-9", str(pids[0])).ok()
-    until(lambda: not machine.has_user_server("alice"), 10, "it to die")
+    until(lambda: not machine.has_user_server("alice"), 60, "it to die")
     machine.run("alice", *bare).ok()
     assert machine.has_user_server("alice")
     machine.run("alice", "hq-client", "keepalive", "off", env=own).ok()

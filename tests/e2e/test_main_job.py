@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from typing import Any
 
 from tests.support.site import Site
 from tests.support.wait import until
@@ -25,13 +26,22 @@ def test_a_host_that_is_reachable_by_ssh_only_runs_jobs_and_the_log_comes_back(s
     assert "alive" in links["far"]["link"]
 
 
+def tasks_of(site: Site, job: str) -> list[dict[str, Any]]:
+    """The rows of an array's tasks."""
+    rows: list[dict[str, Any]] = site.client("alice", "jobs", job, "--tasks", "--json").ok().json["rows"]
+    return rows
+
+
 def test_an_array_spreads_over_the_hosts_and_counts_add_up(site: Site) -> None:
-    job = site.submit("alice", "-a", "1-40", "--name", "spread", "echo $HQ_ARRAY_INDEX; sleep 0.05")
+    job = site.submit("alice", "-a", "1-40", "--name", "spread", f"{site.waits}; echo $HQ_ARRAY_INDEX")
+    # one host alone may be through with all of them before another one is up
+    until(lambda: len({task["host"] for task in tasks_of(site, job) if task["state"] == "running"}) >= 2, 60, "tasks on two hosts")
+    site.let_go(job)
     done = site.client("alice", "wait", job, timeout=120)
     assert done.rc == 0, done.err
     row = site.row("alice", job)
     assert row["tasks"]["finished:ok"] == 40
-    tasks = site.client("alice", "jobs", job, "--tasks", "--json").ok().json["rows"]
+    tasks = tasks_of(site, job)
     assert len(tasks) == 40
     assert len({task["host"] for task in tasks}) >= 2
     assert site.client("alice", "log", f"{job}_17").ok().out == "17\n"
@@ -41,7 +51,7 @@ def test_exit_codes_signals_and_limits_become_outcomes(site: Site) -> None:
     wanted = {
         site.submit("alice", "exit 3"): ("failed", 3, None),
         site.submit("alice", "kill -9 $$"): ("failed", None, 9),
-        site.submit("alice", "-t", "1", "--grace", "1", "sleep 60"): ("timeout", None, 15),
+        site.submit("alice", "-t", "1", "--grace", "60", "sleep 60"): ("timeout", None, 15),
         site.submit("alice", "no-such-command-anywhere", "x"): ("failed", 127, None),
     }
     for job, (outcome, code, number) in wanted.items():
@@ -89,7 +99,7 @@ def test_a_script_is_kept_as_it_was_when_it_was_submitted(site: Site) -> None:
 
 
 def test_host_states_survive_a_restart_of_the_server_and_running_jobs_do_not_notice(site: Site) -> None:
-    job = site.submit("alice", "-H", "node1", "sleep 3; echo survived")
+    job = site.submit("alice", "-H", "node1", f"{site.waits}; echo survived")
     site.wait_for("alice", job, "running")
     site.admin("drain", "node2", "new disk").ok()
     site.admin("shutdown").ok()
@@ -97,16 +107,18 @@ def test_host_states_survive_a_restart_of_the_server_and_running_jobs_do_not_not
     site.start_server()
     hosts = {row["name"]: row for row in site.client("alice", "hosts", "--json").ok().json["rows"]}
     assert hosts["node2"]["state"] == "draining" and "new disk" in hosts["node2"]["reason"]
+    site.let_go(job)
     assert site.wait_for("alice", job)["outcome"] == "ok"
     assert site.client("alice", "log", job).ok().out == "survived\n"
     site.admin("activatehost:node2").ok()
 
 
 def test_a_host_is_added_and_removed_while_jobs_run(site: Site) -> None:
-    job = site.submit("alice", "-H", "node1", "sleep 2")
+    job = site.submit("alice", "-H", "node1", site.waits)
     site.wait_for("alice", job, "running")
     site.admin("removehost", "node1").ok()
     assert site.run("alice", "hq-submit", "-H", "node1", "true").rc != 0
+    site.let_go(job)
     assert site.wait_for("alice", job)["outcome"] == "ok"
     assert site.hosts is not None
     site.admin("addhost", "node1:2:ssh", f"full_name={site.hosts.address('node1')}").ok()

@@ -28,12 +28,17 @@ def site(install: Path, hosts: Hosts) -> Iterator[Site]:
 
 def power_off(site: Site) -> None:
     """Every process of the instance is gone at once, jobs included."""
-    mine = [process for process in psutil.process_iter() if process.pid != os.getpid() and site._belongs(process)]
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for process in mine:
-            with suppress(psutil.Error):
-                process.send_signal(number)
-    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in mine), 20, "end of all processes")
+
+    def strike() -> bool:
+        mine = [process for process in psutil.process_iter() if process.pid != os.getpid() and site._belongs(process)]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in mine:
+                with suppress(psutil.Error):
+                    process.send_signal(number)
+        return bool(mine)
+
+    # again for those that were born while we looked
+    until(lambda: not strike(), 20, "end of all processes")
 
 
 def run_dir(site: Site) -> Path:

@@ -187,7 +187,7 @@ class Hosts:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: self._is_listening(host), 20, f"sshd of {name}; see {host.directory}/sshd.log")
+        until(lambda: self._is_listening(host), 60, f"sshd of {name}; see {host.directory}/sshd.log")
 
     @staticmethod
     def _is_listening(host: _Host) -> bool:
@@ -213,7 +213,7 @@ class Hosts:
         log = host.directory / "sshd.log"
         before = log.read_text().count("Server listening on")
         os.kill(_first_process(host.holder.pid), signal.SIGHUP)
-        until(lambda: log.read_text().count("Server listening on") > before, 20, f"sshd of {name} to read its configuration again; see {log}")
+        until(lambda: log.read_text().count("Server listening on") > before, 60, f"sshd of {name} to read its configuration again; see {log}")
 
     def cut(self, name: str) -> None:
         """Pull the network cable: packets vanish without a word."""
@@ -288,8 +288,8 @@ def _power_off(host: _Host) -> None:
         children = psutil.Process(holder.pid).children(recursive=True)
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             os.kill(_first_process(holder.pid), signal.SIGKILL)
-        holder.wait(10)
-        psutil.wait_procs(children, 10)
+        holder.wait(60)
+        psutil.wait_procs(children, 60)
 
 
 def _first_process(holder: int) -> int:

@@ -125,7 +125,7 @@ class ServerSshd:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(self._folder / "sshd_config")], stdin=subprocess.DEVNULL,
                                              stdout=log, stderr=log, start_new_session=True)  # fmt: skip
-        until(lambda: _listens(gateway, port), 10, f"sshd at {gateway}:{port}; see {self._folder}/log")
+        until(lambda: _listens(gateway, port), 60, f"sshd at {gateway}:{port}; see {self._folder}/log")
         known = f"[{gateway}]:{port} {' '.join(key.with_suffix('.pub').read_text().split()[:2])}\n"
         for user in self._hosts.users:
             entry = pwd.getpwnam(user)

@@ -19,12 +19,16 @@ from tests.support.proc import Command, Result
 from tests.support.users import SYSTEM_PATH
 from tests.support.wait import until
 
+#: Slots of a machine for cluster.tab, however few of them are hq's: by them its load is judged.
+MACHINE_SLOTS = 1000
+
 
 class Site:
     """An instance in a folder of its own under /var/tmp, with real daemons. `owner` runs hq-server and is the administrator.
 
     `rows`: host options of `hq-admin init`, NAME:SLOTS[:TRANSPORT]; with `hosts` the addresses of its test hosts are written
-    into cluster.tab. A context manager: the server is up inside, and everything that belongs to the instance is ended after.
+    into cluster.tab. `options`: lines for hq.yaml. Whatever else this machine has to do, no host of the site looks busy.
+    A context manager: the server is up inside, and everything that belongs to the instance is ended after.
     """
 
     def __init__(
@@ -36,15 +40,16 @@ class Site:
         owner: str = "olga",
         users: Sequence[str] = ("alice", "bob"),
         database: str | None = None,
-        port: int | None = None,
+        options: str = "",
     ) -> None:
         self.bin = bin_dir
         self.hosts = hosts
         self.owner = owner
         self.users = tuple(users)
         self._rows = rows
+        self._names = {row.partition(":")[0] for row in rows}
         self._database = database
-        self._port = port
+        self._options = options
         self.folder = Path(tempfile.mkdtemp(prefix="hq-site-", dir="/var/tmp"))
         self.folder.chmod(0o755)
         os.chown(self.folder, pwd.getpwnam(owner).pw_uid, pwd.getpwnam(owner).pw_gid)
@@ -55,8 +60,9 @@ class Site:
             options = [word for row in self._rows for word in ("--host", row)]
             database = ["--db", self._database] if self._database else []
             self.admin("init", str(self.folder / "site"), *options, *database).ok()
-            if self.hosts is not None:
-                self._write_addresses(self.hosts)
+            self._write_table()
+            with (self.etc / "hq.yaml").open("a") as file:
+                file.write(f"\n{self._options}\n")
             for user in self.users:
                 self.admin("adduser", user) if self._is_up() else self._add_user(user)
             self.start_server()
@@ -114,6 +120,15 @@ class Site:
         """hq-submit -q as a user; the job's id."""
         return self.run(user, "hq-submit", "-q", *argv, **options).ok().out.strip()
 
+    @property
+    def waits(self) -> str:
+        """For a job's command line: it waits here until `let_go`."""
+        return f"until [ -e {self.folder}/go-$HQ_JOB_ID ]; do sleep 0.05; done"
+
+    def let_go(self, job: str) -> None:
+        """Whoever of a job waits, or will, goes on."""
+        (self.folder / f"go-{job}").touch()
+
     def rows(self, user: str, *selection: str) -> list[dict[str, Any]]:
         """Rows of `hq-client jobs`."""
         rows: list[dict[str, Any]] = self.client(user, "jobs", *selection, "--json").ok().json["rows"]
@@ -123,6 +138,11 @@ class Site:
         """The row of one job."""
         (row,) = self.rows(user, job)
         return row
+
+    def seen_by_owner(self, job: str) -> dict[str, Any]:
+        """The row of one job as the owner asks for it: no user-server is started for that."""
+        rows = self.admin("lsjobs", "--json").ok().json["rows"]
+        return next(row for row in rows if str(row["id"]) == job)
 
     def wait_for(self, user: str, job: str, state: str = "finished", timeout: float = 60) -> dict[str, Any]:
         """Wait until a job is in a state; its row then."""
@@ -141,14 +161,16 @@ class Site:
             file.write(f"{host}:\n{options}\n")
         self.admin("reload").ok()
 
-    def _write_addresses(self, hosts: Hosts) -> None:
-        """Put the addresses of the test hosts into the column full_name."""
+    def _write_table(self) -> None:
+        """Put the addresses of the test hosts into cluster.tab, and so many slots of each machine that its load is nothing to them."""
         table = self.etc / "cluster.tab"
         lines = []
         for line in table.read_text().splitlines():
             cells = line.split("\t")
-            if cells[0] in hosts.names:
-                cells[1] = hosts.address(cells[0])
+            if cells[0] in self._names:
+                if self.hosts is not None and cells[0] in self.hosts.names:
+                    cells[1] = self.hosts.address(cells[0])
+                cells[2] = str(MACHINE_SLOTS)
             lines.append("\t".join(cells))
         table.write_text("\n".join(lines) + "\n")
 

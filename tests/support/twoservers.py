@@ -29,10 +29,10 @@ class TwoServers(Site):
     def __init__(self, bin_dir: Path, hosts: Hosts, database: MariaDB, *, options: str, rows: Sequence[str] = ("here:64:local",)) -> None:
         self.machines = hosts.names
         self.database = database
-        self._options = options
         # any address: root may come from one that MariaDB does not know otherwise
         database.execute(f"create database {DATABASE} character set utf8mb4", "create user two@'%' identified by 'two'", f"grant all on {DATABASE}.* to two@'%'")
-        super().__init__(bin_dir, rows=rows, users=("alice",), database=database.url(DATABASE, user="two", password="two", host=hosts.gateway))
+        super().__init__(bin_dir, rows=rows, users=("alice",), database=database.url(DATABASE, user="two", password="two", host=hosts.gateway),
+                         options=options)  # fmt: skip
         self._net = hosts
 
     def __enter__(self) -> TwoServers:
@@ -47,7 +47,7 @@ class TwoServers(Site):
         client.write_text("\n".join(lines) + "\n")
         options = self.etc / "hq.yaml"
         text = "".join(line for line in options.read_text().splitlines(True) if not line.startswith(("port:", "bind:")))
-        options.write_text(f"{text}\nbind: 0.0.0.0\nport: {PORT}\n{self._options}\n")
+        options.write_text(f"{text}\nbind: 0.0.0.0\nport: {PORT}\n")
         for name in self.machines:
             folder = self.folder / name
             shutil.copytree(self.etc, folder / "etc")

@@ -154,7 +154,7 @@ def _remove(name: str) -> None:
             process.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
-    until(lambda: not [p for p in processes if _uid(p) is not None and _is_alive(p)], 10, f"processes of {name} to end")
+    until(lambda: not [p for p in processes if _uid(p) is not None and _is_alive(p)], 60, f"processes of {name} to end")
     subprocess.run(["userdel", "--remove", "--force", name], capture_output=True, check=False)
     subprocess.run(["rm", "-rf", "--", f"/var/tmp/hq-{entry.pw_uid}"], check=False)
     _marker(name).unlink(missing_ok=True)
