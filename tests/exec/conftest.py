@@ -13,7 +13,7 @@ from tests.support.execserver import ExecSite
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[ExecSite]:
     """An exec-server of its own for each test."""
-    made = ExecSite(tmp_path, heartbeat=0.5)
+    made = ExecSite(tmp_path)
     try:
         yield made.up()
     finally:

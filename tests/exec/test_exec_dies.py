@@ -44,7 +44,7 @@ def test_the_status_of_a_run_that_ended_while_no_worker_lived_is_kept(site: Exec
     worker = site.worker_pid()
     os.kill(worker, signal.SIGSTOP)  # it cannot notice the end
     (site.work / "go").touch()
-    until(lambda: not is_alive(pid), 10, "end of the run")
+    until(lambda: not is_alive(pid), what="end of the run")
     os.kill(worker, signal.SIGKILL)
     report = site.upstream.ended(key)
     assert (report.outcome, report.exit_code) == (Outcome.FAILED, 9)
@@ -56,7 +56,7 @@ def test_limits_are_kept_over_a_worker(site: ExecSite) -> None:
     kill_worker(site)
     report = site.upstream.ended(key)
     assert report.outcome is Outcome.TIMEOUT
-    assert report.started is not None and 1.9 < report.at - report.started < 8
+    assert report.started is not None and report.at - report.started > 1.9
 
 
 def test_queued_orders_and_stops_survive_the_worker(site: ExecSite) -> None:
@@ -93,22 +93,27 @@ def test_reports_wait_in_the_spool_until_they_are_recorded(site: ExecSite) -> No
     assert report.key in site.upstream.rolls[-1].runs
     site.upstream.reports.clear()
     site.upstream.is_recording = True
+    kill_worker(site)  # on a new link it is told again at once
     assert site.upstream.ended(report.key).exit_code == 3
-    until(lambda: site.upstream.ask(PeerAsk()).facts["reports not yet recorded"] == 0, 10, "an empty spool")  # type: ignore[attr-defined]
+    until(lambda: site.upstream.ask(PeerAsk()).facts["reports not yet recorded"] == 0, what="an empty spool")  # type: ignore[attr-defined]
     kill_worker(site)
     assert report.key not in site.upstream.rolls[-1].runs
 
 
-def test_a_silent_user_server_is_dialled_again_and_runs_run_on(site: ExecSite) -> None:
-    (key,) = site.upstream.start(site.spec("while [ ! -e go ]; do sleep 0.05; done; exit 4"))
-    site.upstream.started(key)
-    site.upstream.close()
-    (site.work / "go").touch()
-    time_to_fall_silent = time.monotonic() + 2.0
-    until(lambda: time.monotonic() > time_to_fall_silent, 10, "silence")
-    site.upstream.come_back()
-    site.linked()
-    assert site.upstream.ended(key).exit_code == 4
+def test_a_silent_user_server_is_dialled_again_and_runs_run_on(tmp_path: Path) -> None:
+    site = ExecSite(tmp_path, heartbeat=0.5)
+    try:
+        (key,) = site.up().upstream.start(site.spec("while [ ! -e go ]; do sleep 0.05; done; exit 4"))
+        pid = site.upstream.started(key).pid
+        assert pid is not None
+        site.upstream.close()
+        (site.work / "go").touch()
+        until(lambda: not is_alive(pid), what="end of the run")
+        site.upstream.come_back()
+        site.linked()
+        assert site.upstream.ended(key).exit_code == 4
+    finally:
+        site.close()
 
 
 def test_a_second_bootstrap_is_adopted_and_dials_the_new_address(site: ExecSite) -> None:
@@ -116,7 +121,7 @@ def test_a_second_bootstrap_is_adopted_and_dials_the_new_address(site: ExecSite)
     site.upstream.started(key)
     from tests.support.execserver import Upstream
 
-    old, other = site.upstream, Upstream(site.user, heartbeat=0.5)
+    old, other = site.upstream, Upstream(site.user)
     site.upstream = other
     answer = site.bootstrap()
     assert answer["ok"] and answer["adopted"] and answer["pid"] == site.pid
@@ -133,7 +138,7 @@ def test_the_worker_goes_on_without_its_supervisor(site: ExecSite) -> None:
     worker = site.worker_pid()
     os.kill(site.pid, signal.SIGKILL)
     site.pid = worker
-    until(lambda: (site.run_dir / "lock").read_text().strip() == str(worker), 10, "the worker has the lock")
+    until(lambda: (site.run_dir / "lock").read_text().strip() == str(worker), what="the worker has the lock")
     (site.work / "go").touch()
     assert site.upstream.ended(key).exit_code == 6
     answer = site.bootstrap()
@@ -145,10 +150,10 @@ def test_terminated_in_good_order_the_supervisor_waits_for_the_runs(site: ExecSi
     site.upstream.started(key)
     worker = site.worker_pid()
     os.kill(site.pid, signal.SIGTERM)
-    until(lambda: not is_alive(worker), 10, "end of the worker")
+    until(lambda: not is_alive(worker), what="end of the worker")
     assert is_alive(site.pid)
     (site.work / "go").touch()
-    until(lambda: not is_alive(site.pid), 10, "end of the supervisor")
+    until(lambda: not is_alive(site.pid), what="end of the supervisor")
     assert site.bootstrap()["ok"]
     site.linked()
     assert site.upstream.ended(key).exit_code == 8
@@ -169,7 +174,7 @@ def test_idle_it_ends(tmp_path: Path) -> None:
     site = ExecSite(tmp_path)
     site.idle = 0.5
     try:
-        site.up()
+        assert site.bootstrap()["ok"]
         site.upstream.until(lambda: not is_alive(site.pid), "end of the idle exec-server")
     finally:
         site.close()

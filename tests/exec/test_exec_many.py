@@ -10,6 +10,7 @@ import pytest
 
 from hq.execserver.app import ExecServer
 from hq.execserver.bootstrap import parse_bootstrap
+from hq.execserver.pacing import HOLD
 from hq.kernel.bus import MemoryBus
 from hq.kernel.clock import SystemClock
 from hq.kernel.log import open_log
@@ -42,9 +43,9 @@ def test_thousands_of_short_runs_are_reported_once_each_and_together(tmp_path: P
         up.send(envelope(RunStart(host="alpha", specs={1: signed}, orders=orders)), hello.peer)
         ended: Counter[int] = Counter()
         messages = 0
-        latest = clock.now().boot + 90
+        begin = clock.now().boot
         while ended.total() < count:
-            assert clock.now().boot < latest, f"{ended.total()} have ended"
+            assert clock.now().boot < begin + 300, f"{ended.total()} have ended"
             server.tick(clock.now())
             for received in up.receive():
                 assert received.letter is not None
@@ -54,7 +55,8 @@ def test_thousands_of_short_runs_are_reported_once_each_and_together(tmp_path: P
                         ended.update(report.index for report in message.reports if report.kind is RunKind.ENDED and report.outcome is Outcome.OK)
                         up.send(envelope(RunRecorded(host="alpha", sequence=message.sequence)), hello.peer)
         assert ended == Counter(range(1, count + 1))
-        assert messages < count / 5
+        # one for each moment that reports are held, and of the last ones, behind which few wait, each may have its own
+        assert messages < (clock.now().boot - begin) / HOLD + count / 20
     finally:
         server.stop(clock.now())
         log.close()

@@ -35,9 +35,9 @@ def test_a_successor_begins_in_the_same_reap_and_ends_in_another(tmp_path: Path)
         assert len(noted) <= begun + 1, "one that begins in a reap does not end in it"
         return len(noted) == count
 
-    until(lambda: have_ended(1), 20, "the first end")
+    until(lambda: have_ended(1), what="the first end")
     first = moment
-    until(lambda: have_ended(3), 20, "all ends")
+    until(lambda: have_ended(3), what="all ends")
     ended, gone = backend.poll(0.0)
     assert [(each.key.index, each.exit_code) for each in ended] == noted == [(1, 0), (2, 0), (3, 0)]
     moments = [each.at for each in ended]

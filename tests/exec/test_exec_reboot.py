@@ -21,7 +21,7 @@ EARLIER = "00000000-dead-4bad-8bad-000000000000"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[ExecSite]:
-    made = ExecSite(tmp_path, heartbeat=0.5, slots=1)
+    made = ExecSite(tmp_path, slots=1)
     try:
         yield made.up()
     finally:
@@ -35,7 +35,7 @@ def power_off(site: ExecSite) -> None:
         os.kill(pid, signal.SIGSTOP)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(map(is_alive, pids)), 20, "end of all processes")
+    until(lambda: not any(map(is_alive, pids)), what="end of all processes")
     site.pid = 0
 
 
@@ -55,7 +55,7 @@ def test_what_ran_is_lost_and_what_may_have_begun_is_not_begun_again(site: ExecS
     running, queued = site.upstream.start(site.spec("echo once >> ran-1; exec sleep 600"), site.spec("echo once >> ran-2"))
     pid = site.upstream.started(running).pid
     assert pid is not None
-    until(lambda: (site.work / "ran-1").exists(), 20, "the run")
+    until(lambda: (site.work / "ran-1").exists() and (site.work / "ran-1").read_text() == "once\n", what="the run")
     before = len(site.upstream.hellos)
     power_off(site)
     boot_again(site, pid=os.getpid())

@@ -24,7 +24,7 @@ LAST = (RunKind.ENDED, RunKind.NEVER_STARTED)
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[ExecSite]:
     """An exec-server of two slots for each test."""
-    made = ExecSite(tmp_path, slots=2, heartbeat=0.5)
+    made = ExecSite(tmp_path, slots=2)
     try:
         yield made.up()
     finally:
@@ -84,7 +84,7 @@ def test_one_that_fails_and_one_that_is_well_end_in_the_same_moment(site: ExecSi
     worker = site.worker_pid()
     os.kill(worker, signal.SIGSTOP)
     (site.work / "go").touch()
-    until(lambda: not any(is_alive(pid) for pid in pids if pid is not None), 10, "both ends")
+    until(lambda: not any(is_alive(pid) for pid in pids if pid is not None), what="both ends")
     os.kill(worker, signal.SIGCONT)
     site.upstream.until(lambda: len(last_reports(site)) == count, "all tasks", 60)
     assert {index for index, report in last_reports(site).items() if report.outcome is not Outcome.OK} == {1}

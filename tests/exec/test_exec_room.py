@@ -40,18 +40,18 @@ def test_a_status_waits_for_room_and_the_worker_that_dies_meanwhile_does_not(tmp
     (tmp_path / "full").touch()
     supervisor = subprocess.Popen([sys.executable, "-c", _SUPERVISOR, str(tmp_path)])
     try:
-        until(lambda: (tmp_path / "second").exists() and (tmp_path / "second").read_text().strip(), 20, "the second worker")
+        until(lambda: (tmp_path / "second").exists() and (tmp_path / "second").read_text().strip(), what="the second worker")
         run = psutil.Process(int((tmp_path / "run").read_text()))
         starttime = int(Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()[19])
         (tmp_path / "hold").unlink()
-        until(lambda: run.status() == psutil.STATUS_ZOMBIE, 20, "the end of the run")
+        until(lambda: run.status() == psutil.STATUS_ZOMBIE, what="the end of the run")
         worker = (tmp_path / "second").read_text()
         psutil.Process(int(worker)).kill()
-        until(lambda: (tmp_path / "second").read_text().strip() not in ("", worker.strip()), 20, "the third worker")
+        until(lambda: (tmp_path / "second").read_text().strip() not in ("", worker.strip()), what="the third worker")
         assert run.status() == psutil.STATUS_ZOMBIE and not (tmp_path / "statuses").exists()
         (tmp_path / "full").unlink()
         reader = StatusReader(str(tmp_path / "statuses"))
-        found = until(lambda: reader.read().get((run.pid, starttime)), 20, "the status")
+        found = until(lambda: reader.read().get((run.pid, starttime)), what="the status")
         assert found.exit_code == 7
     finally:
         supervisor.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A real exec-server runs jobs: command, streams, environment, exit codes, limits."""
+"""A real exec-server runs jobs: command, environment, exit codes, limits, stops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hq.model.ids import AttemptKey
-from hq.model.states import Outcome, OutputAction, RunKind
+from hq.model.states import Outcome, RunKind
 from tests.support.execserver import ExecSite, is_alive
 from tests.support.wait import until
 
@@ -23,6 +23,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExecSite]:
         yield made.up()
     finally:
         made.close()
+
+
+def number_in(site: ExecSite, name: str) -> int:
+    """The pid that a job writes to a file."""
+    path = site.work / name
+    return int(site.upstream.until(lambda: path.exists() and path.read_text(), f"a pid in {name}"))
 
 
 def test_a_shell_command_runs_and_its_outcome_is_reported(site: ExecSite) -> None:
@@ -175,24 +181,32 @@ def test_the_same_order_twice_runs_once(site: ExecSite) -> None:
     assert (site.work / "counter").read_text() == "once\n"
 
 
-def test_the_time_limit_ends_the_whole_job_grandchildren_in_other_sessions_too(site: ExecSite) -> None:
-    words = "setsid sleep 1000 & echo $! > sid; env -i setsid sh -c 'sleep 1001 & echo $! > scrubbed; wait' & sleep 1002"
-    report = site.run(words, time_limit=1.5, grace=5.0)
+def test_the_time_limit_ends_a_job(site: ExecSite) -> None:
+    report = site.run("sleep 1000", time_limit=0.3)
     assert report.outcome is Outcome.TIMEOUT and "time limit" in report.reason
-    for name in ("sid", "scrubbed"):
-        pid = int((site.work / name).read_text())
-        until(lambda pid=pid: not is_alive(pid), 10, f"end of {name}")
+
+
+def test_a_stop_ends_the_whole_job_grandchildren_in_other_sessions_too(site: ExecSite) -> None:
+    words = "setsid sleep 1000 & echo $! > sid; env -i setsid sh -c 'sleep 1001 & echo $! > scrubbed; wait' & sleep 1002"
+    (key,) = site.upstream.start(site.spec(words, grace=5.0))
+    pids = [number_in(site, name) for name in ("sid", "scrubbed")]
+    site.upstream.stop(key)
+    assert site.upstream.ended(key).outcome is Outcome.CANCELLED
+    until(lambda: not any(map(is_alive, pids)), what="end of the grandchildren")
 
 
 def test_who_ignores_term_is_killed_after_the_grace(site: ExecSite) -> None:
-    report = site.run("trap '' TERM; while true; do sleep 0.05; done", time_limit=0.3, grace=0.5)
-    assert (report.outcome, report.signal) == (Outcome.TIMEOUT, signal.SIGKILL)
+    (key,) = site.upstream.start(site.spec("trap '' TERM; touch deaf; while true; do sleep 0.05; done", grace=0.5))
+    site.upstream.until((site.work / "deaf").exists, "the trap")
+    site.upstream.stop(key)
+    report = site.upstream.ended(key)
+    assert (report.outcome, report.signal) == (Outcome.CANCELLED, signal.SIGKILL)
 
 
 def test_a_child_that_cleans_up_has_its_grace_though_the_shell_above_it_died(site: ExecSite) -> None:
     (site.work / "slow.sh").write_text("trap 'sleep 0.4; echo saved > checkpoint; exit 0' TERM\necho up > up\nwhile true; do sleep 0.05; done\n")
     (key,) = site.upstream.start(site.spec("sh slow.sh; true", grace=10.0))
-    site.upstream.until(lambda: (site.work / "up").exists(), "start of the child")
+    site.upstream.until((site.work / "up").exists, "start of the child")
     site.upstream.stop(key)
     report = site.upstream.ended(key)
     assert report.outcome is Outcome.CANCELLED
@@ -204,19 +218,18 @@ def test_leftovers_are_gone_after_the_end_of_the_main_process(site: ExecSite) ->
     assert report.outcome is Outcome.OK
     for name in ("left", "far"):
         pid = int((site.work / name).read_text())
-        until(lambda pid=pid: not is_alive(pid), 10, f"end of {name}")
+        until(lambda pid=pid: not is_alive(pid), what=f"end of {name}")
 
 
 def test_leftovers_of_one_run_are_not_those_of_another(site: ExecSite) -> None:
     (other,) = site.upstream.start(site.spec("setsid sleep 1000 & echo $! > others; wait; sleep 1000"))
-    site.upstream.until(lambda: (site.work / "others").exists() and (site.work / "others").read_text(), "start")
-    pid = int((site.work / "others").read_text())
+    pid = number_in(site, "others")
     site.run("setsid sleep 1000 & exit 0")
     site.run("sleep 1.2")  # one look later
     assert is_alive(pid)
     site.upstream.stop(other)
     assert site.upstream.ended(other).outcome is Outcome.CANCELLED
-    until(lambda: not is_alive(pid), 10, "end of the other's child")
+    until(lambda: not is_alive(pid), what="end of the other's child")
 
 
 def test_the_memory_limit_counts_all_processes(site: ExecSite) -> None:
@@ -229,9 +242,10 @@ def test_the_memory_limit_counts_all_processes(site: ExecSite) -> None:
 
 def test_peak_memory_and_cpu_are_measured(site: ExecSite) -> None:
     env = site.user.seal(f"PATH={os.environ['PATH']}".encode())
-    report = site.run("python3", "-c", "x = b'x' * (200 << 20); sum(range(3_000_000))", env=env)
+    words = "import time; x = b'x' * (200 << 20)\nwhile time.process_time() < 0.3:\n    sum(range(10_000))"
+    report = site.run("python3", "-c", words, env=env)
     assert report.max_rss is not None and 200 << 20 < report.max_rss < 300 << 20
-    assert report.cpu is not None and 0.05 < report.cpu < 20
+    assert report.cpu is not None and 0.25 < report.cpu < 20
 
 
 def test_the_processor_time_of_processes_that_were_killed_counts(site: ExecSite) -> None:
@@ -242,43 +256,12 @@ def test_the_processor_time_of_processes_that_were_killed_counts(site: ExecSite)
     )
     env = site.user.seal(f"PATH={os.environ['PATH']}".encode())
     (key,) = site.upstream.start(site.spec("python3 burn.py; true", grace=0.2, env=env))
-    site.upstream.until(lambda: (site.work / "burnt").exists(), "some work", 60)
+    site.upstream.until((site.work / "burnt").exists, "some work")
     site.upstream.stop(key)
     burnt = float((site.work / "burnt").read_text())
     assert burnt > 0.1
     report = site.upstream.ended(key)
     assert report.cpu is not None and report.cpu > burnt - 0.05
-
-
-def test_output_that_grew_and_ended_between_two_looks_is_trimmed_too(site: ExecSite) -> None:
-    report = site.run("head", "-c", "5000000", "/dev/zero", output_limit=1 << 20)
-    assert report.outcome is Outcome.OK and "middle was cut out" in report.reason
-    (path,) = [path for path in site.home.rglob("*.out") if path.stat().st_size >= 5_000_000]
-    assert path.stat().st_blocks * 512 <= 1 << 20
-    report = site.run("head", "-c", "5000000", "/dev/zero", output_limit=1 << 20, output_action=OutputAction.STOP)
-    assert report.outcome is Outcome.OK and "over the limit" in report.reason, "there was nothing left to stop"
-
-
-def test_trim_keeps_head_and_tail(site: ExecSite) -> None:
-    words = "echo FIRST; head -c 9000000 /dev/zero | tr '\\0' x; echo LAST; sleep 2.5; echo AFTER"
-    report = site.run(words, output_limit=1 << 20)
-    path = site.home / site.instance / "output" / str(report.job) / f"{report.job}.out"
-    data = path.read_bytes()
-    assert report.outcome is Outcome.OK and "middle was cut out" in report.reason
-    assert data.startswith(b"FIRST\n") and data.endswith(b"LAST\nAFTER\n")
-    assert b"bytes were cut out here" in data
-    assert path.stat().st_blocks * 512 <= 1 << 20
-    assert len(data) > 9_000_000  # the size stays: offsets of readers do not shift
-
-
-def test_stop_ends_a_job_that_writes_too_much(site: ExecSite) -> None:
-    report = site.run("yes", output_limit=1 << 20, output_action=OutputAction.STOP, stdout=b"yes.txt", is_shell=True)
-    assert report.outcome is Outcome.FAILED and "over the limit of 1M" in report.reason
-
-
-def test_warn_only_says_so(site: ExecSite) -> None:
-    report = site.run("head -c 3000000 /dev/zero; sleep 1.5", output_limit=1 << 20, output_action=OutputAction.WARN)
-    assert report.outcome is Outcome.OK and "over the limit" in report.reason
 
 
 def test_suspend_and_resume(site: ExecSite) -> None:
@@ -288,7 +271,7 @@ def test_suspend_and_resume(site: ExecSite) -> None:
     site.upstream.signal(key, signal.SIGSTOP)
     site.upstream.until(lambda: site.upstream.find(key, RunKind.SUSPENDED), "suspension")
     # the signal was sent; a busy machine takes a moment to stop the process
-    until(lambda: Path(f"/proc/{started.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 10, "a stopped process")
+    until(lambda: Path(f"/proc/{started.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", what="a stopped process")
     site.upstream.signal(key, signal.SIGCONT)
     site.upstream.until(lambda: site.upstream.find(key, RunKind.RESUMED), "resumption")
     site.upstream.signal(key, signal.SIGSTOP)
@@ -309,38 +292,18 @@ def test_a_stop_before_the_order_means_never(site: ExecSite) -> None:
 
 
 def test_nice(site: ExecSite) -> None:
-    report = site.run("sleep 0.3; ps -o ni= -p $$", nice=7)
+    (key,) = site.upstream.start(site.spec("while [ ! -e nice ]; do sleep 0.02; done; ps -o ni= -p $$", nice=7))
+    site.upstream.started(key)
+    (site.work / "nice").touch()
+    report = site.upstream.ended(key)
     assert int(site.output(report.job)) == 7 + os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def test_the_combined_log_ends_with_a_summary(site: ExecSite) -> None:
-    report = site.run("echo out; echo err >&2; exit 3", logfile=b"{name}-{job}.log", name="a/b")
-    text = (site.work / f"ab-{report.job}.log").read_text()
-    assert text.startswith("out\nerr\nhq: command: echo out; echo err >&2; exit 3\n")
-    assert "hq: host: alpha" in text and "running time:" in text
-    assert text.endswith("hq: outcome: failed: exit code 3\n")
-
-
-def test_a_log_file_that_no_stream_goes_to_has_the_summary(site: ExecSite) -> None:
-    site.run("echo out", logfile=b"alone.log", stdout=b"alone.out", stderr=b"alone.err", umask=0o027)
-    path = site.work / "alone.log"
-    assert path.read_text().startswith("hq: command: echo out\n") and path.stat().st_mode & 0o777 == 0o640
-
-
-def test_a_fifo_as_output_fails_instead_of_holding_up_everything(site: ExecSite) -> None:
-    os.mkfifo(site.work / "fifo")
-    report = site.run("true", stdout=b"fifo")
-    assert (report.outcome, report.exit_code) == (Outcome.FAILED, 125)
-
-
-def test_dev_null_and_one_file_for_both(site: ExecSite) -> None:
-    assert site.run("echo x", stdout=b"/dev/null").outcome is Outcome.OK
-    site.run("echo a; echo b >&2; echo c", stdout=b"both", stderr=b"both")
-    assert (site.work / "both").read_text() == "a\nb\nc\n"
-
-
 def test_orders_beyond_the_slots_wait(site: ExecSite) -> None:
-    keys = site.upstream.start(*[site.spec("sleep 0.3") for _ in range(9)])
+    keys = site.upstream.start(*[site.spec("while [ ! -e turn ]; do sleep 0.02; done") for _ in range(9)])
+    for key in keys[:4]:
+        site.upstream.started(key)
+    (site.work / "turn").touch()
     reports = [site.upstream.ended(key) for key in keys]
     moments = sorted([(report.started or 0.0, 1) for report in reports] + [(report.at, -1) for report in reports])
     running = most = 0
@@ -348,29 +311,3 @@ def test_orders_beyond_the_slots_wait(site: ExecSite) -> None:
         running += change
         most = max(most, running)
     assert most == 4
-
-
-def test_log_fetch_follows_the_signed_spec(site: ExecSite) -> None:
-    from hq.protocol.base import Problem
-    from hq.protocol.jobs import LogData, LogFetch
-
-    spec = site.spec("echo 0123456789")
-    signed = site.user.sign(spec)
-    (key,) = site.upstream.start(spec)
-    site.upstream.ended(key)
-    ask = {"job": key.job, "index": key.index, "attempt": 1, "signed": signed}
-    got = site.upstream.ask(LogFetch(**ask, stream="stdout", offset=-4))  # type: ignore[arg-type]
-    assert isinstance(got, LogData)
-    assert (got.data, got.offset, got.size, got.is_end) == (b"789\n", 7, 11, True)
-    assert isinstance(site.upstream.ask(LogFetch(**ask, stream="log", offset=0)), Problem)  # type: ignore[arg-type]
-    wrong = {**ask, "signed": type(signed)(signed.body.replace(b"0123", b"3210"), signed.signature)}
-    assert isinstance(site.upstream.ask(LogFetch(**wrong, stream="stdout", offset=0)), Problem)  # type: ignore[arg-type]
-
-
-def test_log_fetch_gives_no_device(site: ExecSite) -> None:
-    from hq.protocol.base import Problem
-    from hq.protocol.jobs import LogFetch
-
-    signed = site.user.sign(site.spec("true", stdout=b"/dev/zero"))
-    got = site.upstream.ask(LogFetch(job=5, index=-1, attempt=1, signed=signed, stream="stdout", offset=0))
-    assert isinstance(got, Problem) and "regular file" in got.text

@@ -21,7 +21,7 @@ NEWER = "9.9.9"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[ExecSite]:
-    made = ExecSite(tmp_path, heartbeat=0.5, slots=2)
+    made = ExecSite(tmp_path, slots=2)
     try:
         yield made.up()
     finally:
@@ -88,10 +88,10 @@ def test_without_its_supervisor_a_worker_stays(site: ExecSite, newer: dict[str, 
     site.upstream.started(key)
     worker = site.worker_pid()
     os.kill(site.pid, signal.SIGKILL)
-    until(lambda: "the worker goes on alone" in site.log_text(), 20, "the worker to notice")
+    until(lambda: "the worker goes on alone" in site.log_text(), what="the worker to notice")
     answer = site.bootstrap(newer)
     assert answer["ok"] and answer["adopted"] and answer["pid"] == worker
-    until(lambda: "without a supervisor this worker stays" in site.log_text(), 20, "the worker's word")
+    until(lambda: "without a supervisor this worker stays" in site.log_text(), what="the worker's word")
     (site.work / "go").touch()
     assert site.upstream.ended(key).exit_code == 4 and site.worker_pid() == worker
 

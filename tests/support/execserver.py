@@ -28,6 +28,8 @@ from tests.support.wait import until
 
 HOST = "alpha"
 ROOT = Path(__file__).resolve().parents[2]
+#: Seconds between heartbeats: `Upstream` sends none, so with short ones the link is dropped again and again, and what was said meanwhile is lost.
+SELDOM = 60.0
 
 
 class User:
@@ -65,7 +67,7 @@ class User:
 class Upstream:
     """The user-server's end: welcomes, records what is reported, hands out blobs."""
 
-    def __init__(self, user: User, slots: int = 4, heartbeat: float = 2.0) -> None:
+    def __init__(self, user: User, slots: int = 4, heartbeat: float = SELDOM) -> None:
         self.user = user
         self.slots = slots
         self.heartbeat = heartbeat
@@ -143,7 +145,7 @@ class Upstream:
         """Order a signal."""
         self.send(RunSignal(host=HOST, runs=(key,), signal=number))
 
-    def ask(self, message: Message, timeout: float = 20) -> Message:
+    def ask(self, message: Message, timeout: float = 60) -> Message:
         """A request and its answer."""
         self._requests += 1
         assert self.peer is not None
@@ -151,7 +153,7 @@ class Upstream:
         self.until(lambda: self._requests in self.answers, f"answer to {message}", timeout)
         return self.answers[self._requests]
 
-    def until(self, condition: Any, what: str, timeout: float = 20) -> Any:
+    def until(self, condition: Any, what: str, timeout: float = 60) -> Any:
         """Pump until something holds."""
 
         def look() -> Any:
@@ -169,7 +171,7 @@ class Upstream:
         """Wait until it started."""
         return self.until(lambda: self.find(key, RunKind.STARTED, RunKind.ENDED), f"start of {key}")  # type: ignore[no-any-return]
 
-    def ended(self, key: AttemptKey, timeout: float = 20) -> RunReport:
+    def ended(self, key: AttemptKey, timeout: float = 60) -> RunReport:
         """Wait for its last report."""
         return self.until(lambda: self.find(key, RunKind.ENDED, RunKind.NEVER_STARTED), f"end of {key}", timeout)  # type: ignore[no-any-return]
 
@@ -177,7 +179,7 @@ class Upstream:
 class ExecSite:
     """A real exec-server on this machine, in a run directory of its own, which `close` ends and removes."""
 
-    def __init__(self, root: Path, slots: int = 4, heartbeat: float = 2.0) -> None:
+    def __init__(self, root: Path, slots: int = 4, heartbeat: float = SELDOM) -> None:
         self.root = root
         self.instance = f"test-{secrets.token_hex(4)}"
         self.home = root / "home"
@@ -232,7 +234,7 @@ class ExecSite:
         fields.setdefault("cwd", os.fsencode(self.work))
         return self.user.spec(*argv, **fields)
 
-    def run(self, *argv: str | bytes, timeout: float = 20, **fields: Any) -> RunReport:
+    def run(self, *argv: str | bytes, timeout: float = 60, **fields: Any) -> RunReport:
         """Start a job and wait for its end."""
         (key,) = self.upstream.start(self.spec(*argv, **fields))
         return self.upstream.ended(key, timeout)
@@ -259,7 +261,7 @@ class ExecSite:
                 pids = [pid for pid in pids if is_alive(pid)]
                 if not pids:
                     break
-            until(lambda: not any(is_alive(pid) for pid in pids), 20, "end of the exec-server")
+            until(lambda: not any(is_alive(pid) for pid in pids), 60, "end of the exec-server")
         # the parent is the instance's own: nobody else has one of this name
         shutil.rmtree(self.run_dir.parent, ignore_errors=True)
 
