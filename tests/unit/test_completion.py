@@ -65,7 +65,7 @@ def typist(place: Path) -> Iterator[Callable[[str], Callable[[str, str], str]]]:
             os.write(master, text.encode())
             seen = b""
             while until.encode() not in seen:
-                assert select.select([master], [], [], 20)[0], f"{shell} shows no {until!r}: {seen!r}"
+                assert select.select([master], [], [], 60)[0], f"{shell} shows no {until!r}: {seen!r}"
                 seen += os.read(master, 4096)
             return seen.decode()
 

@@ -44,11 +44,11 @@ def dial(opened: list, server: ZmqServer, pair: tuple[str, str] = ALICE, server_
 
 
 def say(client: ZmqClient, number: int = 1) -> None:
-    until(lambda: client.send(envelope(PeerAsk(what="ping"), id=number)), 10, "a connection")
+    until(lambda: client.send(envelope(PeerAsk(what="ping"), id=number)), what="a connection")
 
 
 def hear(port: ZmqServer | ZmqClient) -> Received:
-    return until(lambda: port.receive(1), 10, "a message")[0]
+    return until(lambda: port.receive(1), what="a message")[0]
 
 
 def raw_dealer(opened: list, server: ZmqServer, pair: tuple[str, str], route: bytes | None = None) -> zmq.Socket:
@@ -108,7 +108,7 @@ def test_without_the_handler_no_connection_comes_about(opened: list) -> None:
             seen.add(int.from_bytes(monitor.recv_multipart()[0][:2], "little"))
         return bool(seen & set(failed))
 
-    until(is_refused, 10, "the end of the handshake")
+    until(is_refused, what="the end of the handshake")
     assert zmq.EVENT_HANDSHAKE_SUCCEEDED not in seen
     assert closed.receive() == []
 
@@ -145,7 +145,7 @@ def test_a_copy_of_a_living_routing_id_gets_nothing_and_takes_nothing(opened: li
     thief = raw_dealer(opened, server, BOB, peer.route)
     monitor = thief.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
     opened.append(Closing(thief.disable_monitor))
-    until(lambda: monitor.poll(0), 10, "the thief's handshake")
+    until(lambda: monitor.poll(0), what="the thief's handshake")
     for number in range(1, 6):
         assert server.send(envelope(PeerHeartbeat(), re=number), peer)
         answer = hear(alice).letter
@@ -186,7 +186,7 @@ def test_sending_to_one_who_left_says_no(opened: list, server: ZmqServer) -> Non
     say(alice)
     peer = hear(server).peer
     alice.close()
-    until(lambda: not server.send(envelope(PeerHeartbeat()), peer), 10, "the news that the peer is gone")
+    until(lambda: not server.send(envelope(PeerHeartbeat()), peer), what="the news that the peer is gone")
 
 
 def test_a_client_without_server_drops_and_finds_it_when_it_comes(opened: list, server: ZmqServer) -> None:
@@ -213,7 +213,7 @@ def test_order_is_kept_and_receive_is_bounded(opened: list, server: ZmqServer) -
         got.extend(each.letter.id for each in piece if each.letter is not None)
         return len(got) == 50
 
-    until(take, 10)
+    until(take)
     assert got == list(range(1, 51))
 
 
@@ -238,6 +238,6 @@ def test_readiness_is_told_to_the_loop(opened: list, server: ZmqServer) -> None:
     alice = dial(opened, server)
     assert not server.is_ready() and all(isinstance(each, int) for each in server.fds())
     say(alice)
-    until(server.is_ready, 10)
+    until(server.is_ready)
     server.receive()
     assert not server.is_ready()
