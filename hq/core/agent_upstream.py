@@ -5,8 +5,10 @@ Pure: moments are CLOCK_BOOTTIME in seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import Generic, TypeVar
 
 from hq.core.agent import SILENT_BEATS, pause_after
@@ -161,7 +163,7 @@ class Requests(Generic[T]):
         return len(self._pending)
 
     def add(self, content: T, now: float, *, is_stream: bool = False, is_repeatable: bool = True) -> Pending[T]:
-        """A new request."""
+        """A new request. `now`: infinite if it waits for ever."""
         self._last += 1
         pending = Pending(self._last, content, now, is_stream, is_repeatable)
         self._pending[pending.id] = pending
@@ -184,24 +186,31 @@ class Requests(Generic[T]):
 
     def take_overdue(self, now: float, upstream: Upstream) -> list[Pending[T]]:
         """Requests that have waited too long, which are forgotten here."""
-        if not self._pending:
-            return []
-        overdue = [pending for pending in self._pending.values() if now >= self._deadline(pending, upstream)]
+        overdue = []
+        for deadline, pending in self._deadlines(upstream):
+            if now < deadline:
+                break
+            overdue.append(pending)
         for pending in overdue:
             del self._pending[pending.id]
         return overdue
 
     def wake(self, upstream: Upstream) -> float | None:
         """When the first request will have waited too long."""
-        deadlines = [self._deadline(pending, upstream) for pending in self._pending.values()]
-        first = min(deadlines, default=float("inf"))
-        return None if first == float("inf") else first
+        return next((deadline for deadline, _ in self._deadlines(upstream)), None)
+
+    def _deadlines(self, upstream: Upstream) -> Iterator[tuple[float, Pending[T]]]:
+        """When each will have waited too long, but for those that may wait for ever. In order: who asked later waits until later."""
+        for pending in self._pending.values():
+            deadline = self._deadline(pending, upstream)
+            if deadline < inf:
+                yield deadline, pending
 
     def _deadline(self, pending: Pending[T], upstream: Upstream) -> float:
         if upstream.phase is Phase.REFUSED:
             return pending.asked
         if upstream.is_up:
-            return float("inf") if pending.is_stream else pending.asked + ANSWER_PATIENCE
+            return inf if pending.is_stream else pending.asked + ANSWER_PATIENCE
         patience = upstream.patience if upstream.phase is Phase.AWAY else 6 * upstream.patience
         return max(pending.asked, upstream.since) + patience
 

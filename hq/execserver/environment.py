@@ -53,10 +53,9 @@ def plain_environment() -> dict[bytes, bytes]:
     }
 
 
-def job_environment(base: dict[bytes, bytes], spec: JobSpec, job: int, host: str) -> dict[bytes, bytes]:
-    """What all tasks of a job have in common on a host: `base` (without our variables) and those of the table above that a task does not change."""
+def shared_environment(base: dict[bytes, bytes], spec: JobSpec, host: str) -> dict[bytes, bytes]:
+    """What tasks of jobs of one name and directory have in common on a host: `base` (without our variables), and of the table above what neither changes."""
     own = {
-        "HQ_JOB_ID": str(job),
         "HQ_HOST": host,
         "HQ_USER": spec.user,
         "HQ_JOB_NAME": spec.name.replace("\0", ""),
@@ -67,9 +66,10 @@ def job_environment(base: dict[bytes, bytes], spec: JobSpec, job: int, host: str
     return found
 
 
-def run_environment(common: dict[bytes, bytes], spec: JobSpec, order: StartOrder, tag: str) -> dict[bytes, bytes]:
-    """The environment of one attempt: `common` to its job, and what is its own."""
-    found = dict(common)
+def run_environment(shared: dict[bytes, bytes], spec: JobSpec, order: StartOrder, tag: str) -> dict[bytes, bytes]:
+    """The environment of one attempt: what it shares with others, and what is its own."""
+    found = dict(shared)
+    found[b"HQ_JOB_ID"] = b"%d" % order.job
     found[b"HQ_TASK_ID"] = str(order.key.task).encode()
     found[b"HQ_ATTEMPT"] = b"%d" % order.attempt
     found[b"HQ_SLOTS"] = b"%d" % (len(order.slots) or spec.slots)

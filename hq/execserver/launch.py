@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hq.errors import SecurityError
 from hq.execserver.backends.base import CANNOT_PREPARE, Launch, NotStarted
-from hq.execserver.environment import job_environment, parse_environment, plain_environment, run_environment
+from hq.execserver.environment import parse_environment, plain_environment, run_environment, shared_environment
 from hq.execserver.paths import PathPlan, RunPaths
 from hq.kernel.files import make_private_dir
 from hq.kernel.keys import Sealer, digest_of
@@ -18,6 +18,7 @@ from hq.model.runs import StartOrder
 
 _KEPT_ENVIRONMENTS = 64
 _KEPT_RECIPES = 64
+_KEPT_FORMS = 64
 #: A program by its path and plain words: nothing in it that a shell would expand, look up, redirect or assign.
 _PLAIN_COMMAND = re.compile(rb"/[A-Za-z0-9_./+-]+(?: [A-Za-z0-9_./,:@%+-]+)*")
 _SHELLS = frozenset({b"sh", b"dash", b"bash"})
@@ -59,13 +60,29 @@ class BlobStore:
             os.unlink(os.path.join(self._directory, name))
 
 
+class _Form(NamedTuple):
+    """What the launches of many jobs have in common, as of a loop that submits one command with other words each time."""
+
+    base: dict[bytes, bytes]  # the environment that came with them
+    environment: dict[bytes, bytes]
+    paths: PathPlan
+
+
 class _Recipe(NamedTuple):
     """What the launches of one job have in common."""
 
     spec: JobSpec
     argv: tuple[bytes, ...]  # of a script only its arguments
-    environment: dict[bytes, bytes]
-    paths: PathPlan
+    directory: bytes  # where its output goes by default
+    form: _Form
+
+
+def _make_directory(path: bytes) -> None:
+    """Make a directory of ours, and those above it if need be. It may be there. Raises OSError."""
+    try:
+        os.mkdir(path, 0o700)
+    except OSError:
+        os.makedirs(path, mode=0o700, exist_ok=True)
 
 
 class Launcher:
@@ -81,11 +98,12 @@ class Launcher:
         self._plain = plain_environment()
         self._written: set[str] = set()
         self._recipes: OrderedDict[int, _Recipe] = OrderedDict()
+        self._forms: OrderedDict[tuple[str | bytes, ...], _Form] = OrderedDict()
         self._made: set[bytes] = set()  # directories
 
     def paths(self, spec: JobSpec, order: StartOrder) -> RunPaths:
         """Where the streams of a run are."""
-        return PathPlan(spec, order.job, self.host, self.home).of(order.key.task)
+        return PathPlan(spec, self.host, self.home).of(order.key.task)
 
     def launch(self, spec: JobSpec, order: StartOrder, tag: str) -> Launch | NotStarted:
         """All that the backend needs. NotStarted with 125 if a blob cannot be opened or a directory of ours not be made."""
@@ -96,16 +114,16 @@ class Launcher:
             return NotStarted(str(error), CANNOT_PREPARE)
         except OSError as error:
             return NotStarted(f"its environment or script cannot be written on this host: {error.strerror}", CANNOT_PREPARE)
-        paths = recipe.paths.of(order.key.task)
-        where = recipe.paths.directory if paths.is_default else b""
+        paths = recipe.form.paths.of(order.key.task)
+        where = recipe.directory if paths.is_default else b""
         if where and where not in self._made:
             try:
-                os.makedirs(where, mode=0o700, exist_ok=True)
+                _make_directory(where)
             except OSError as error:
                 return NotStarted(f"the directory {os.fsdecode(where)} for the output cannot be made: {error.strerror}", CANNOT_PREPARE)
             self._made.add(where)
         return Launch(
-            key=order.key, tag=tag, argv=argv, env=run_environment(recipe.environment, spec, order, tag), cwd=spec.cwd, umask=spec.umask,
+            key=order.key, tag=tag, argv=argv, env=run_environment(recipe.form.environment, spec, order, tag), cwd=spec.cwd, umask=spec.umask,
             stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, directory=where, nice=spec.nice, memory=spec.memory,
             name=spec.name, slots=max(spec.slots, len(order.slots)), resources=spec.resources, mode=spec.mode, time_limit=spec.time_limit, grace=spec.grace,
             output_limit=spec.output_limit, output_action=spec.output_action,
@@ -114,10 +132,21 @@ class Launcher:
     def _recipe(self, spec: JobSpec, job: int) -> _Recipe:
         known = self._recipes.get(job)
         if known is None or known.spec is not spec:
-            base = self._environment(spec.env) if spec.env else self._plain
-            known = self._recipes[job] = _Recipe(spec, self._argv(spec, base), job_environment(base, spec, job, self.host), PathPlan(spec, job, self.host, self.home))
+            form = self._form(spec)
+            known = self._recipes[job] = _Recipe(spec, self._argv(spec, form.base), form.paths.directory(job), form)
             if len(self._recipes) > _KEPT_RECIPES:
-                self._made.discard(self._recipes.popitem(last=False)[1].paths.directory)
+                self._made.discard(self._recipes.popitem(last=False)[1].directory)
+        return known
+
+    def _form(self, spec: JobSpec) -> _Form:
+        # all that a form is made of, but host and home
+        like = (spec.instance, spec.user, spec.env, spec.name, spec.cwd, spec.stdin, spec.stdout, spec.stderr, spec.logfile)
+        known = self._forms.get(like)
+        if known is None:
+            base = self._environment(spec.env) if spec.env else self._plain
+            known = self._forms[like] = _Form(base, shared_environment(base, spec, self.host), PathPlan(spec, self.host, self.home))
+            if len(self._forms) > _KEPT_FORMS:
+                self._forms.popitem(last=False)
         return known
 
     def _argv(self, spec: JobSpec, environment: dict[bytes, bytes]) -> tuple[bytes, ...]:

@@ -40,24 +40,23 @@ def clean_value(text: str) -> bytes:
     return b"_" if kept in (".", "..") else kept.encode("utf-8", "surrogateescape")
 
 
-def output_directory(spec: JobSpec, job: int, home: str) -> bytes:
-    """Where output goes by default. The instance is part: two clusters of one user both have a job 1."""
-    return os.path.join(os.fsencode(home), spec.instance.encode(), b"output", str(job).encode())
+def output_directory(spec: JobSpec, home: str) -> bytes:
+    """Where output goes by default, in a directory for each job. The instance is part: two clusters of one user both have a job 1."""
+    return os.path.join(os.fsencode(home), spec.instance.encode(), b"output")
 
 
 class PathPlan:
-    """The paths of one job's tasks on one host, worked out once; a task adds its own name. `home` is the user's HQ_HOME.
+    """The paths on one host of all jobs that differ in nothing that paths are made of, worked out once; a task adds its own names.
 
-    Without a template output goes to TASK.out and .err in `directory`.
+    `home` is the user's HQ_HOME. Without a template output goes to TASK.out and .err in the job's directory.
     """
 
-    def __init__(self, spec: JobSpec, job: int, host: str, home: str) -> None:
-        self.directory = output_directory(spec, job, home)
+    def __init__(self, spec: JobSpec, host: str, home: str) -> None:
         self._spec = spec
-        known = {b"job": b"%d" % job, b"name": clean_value(spec.name), b"host": clean_value(host), b"user": clean_value(spec.user)}
+        known = {b"name": clean_value(spec.name), b"host": clean_value(host), b"user": clean_value(spec.user)}
 
         def plan(template: bytes) -> list[bytes]:
-            """Fixed text and, at each odd place, `task` or `index`."""
+            """Fixed text and, at each odd place, `job`, `task` or `index`."""
             if not template:
                 return []
             pieces = [os.path.join(spec.cwd, b"") if not template.startswith(b"/") and spec.cwd else b""]
@@ -69,25 +68,30 @@ class PathPlan:
             return pieces
 
         self._stdin, self._stdout, self._stderr, self._logfile = map(plan, (spec.stdin, spec.stdout, spec.stderr, spec.logfile))
-        self._default = os.path.join(self.directory, b"")
+        self._default = os.path.join(output_directory(spec, home), b"")
         self._is_default = not spec.logfile and not (spec.stdout and spec.stderr)
 
+    def directory(self, job: int) -> bytes:
+        """Where a job's output goes by default."""
+        return self._default + b"%d" % job
+
     def of(self, key: TaskKey) -> RunPaths:
-        """The paths of a task of the job."""
-        name = str(key).encode()
+        """The paths of a task."""
+        name, job = str(key).encode(), b"%d" % key.job
+        default = b"%s%s/%s" % (self._default, job, name)
 
         def path(pieces: list[bytes]) -> bytes:
             if len(pieces) < 2:
                 return pieces[0] if pieces else b""
-            values = {b"task": name, b"index": b"" if key.index == PLAIN else b"%d" % key.index}
+            values = {b"job": job, b"task": name, b"index": b"" if key.index == PLAIN else b"%d" % key.index}
             return b"".join([values[piece] if place % 2 else piece for place, piece in enumerate(pieces)])
 
         logfile = path(self._logfile)
-        stdout = path(self._stdout) or logfile or self._default + name + b".out"
-        stderr = path(self._stderr) or logfile or self._default + name + b".err"
+        stdout = path(self._stdout) or logfile or default + b".out"
+        stderr = path(self._stderr) or logfile or default + b".err"
         return RunPaths(self._spec.cwd, path(self._stdin), stdout, stderr, logfile, self._is_default)
 
 
 def run_paths(spec: JobSpec, key: TaskKey, host: str, home: str) -> RunPaths:
     """The paths of one task, see PathPlan."""
-    return PathPlan(spec, key.job, host, home).of(key)
+    return PathPlan(spec, host, home).of(key)

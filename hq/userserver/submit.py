@@ -44,26 +44,23 @@ class Preparer:
         self._user = user
         self._signer = signer
         self._sealer = sealer
+        self._last: tuple[tuple[bytes, ...], str, bytes] | None = None
 
     def prepare(self, ask: JobAsk) -> Prepared:
         """Seal, check and sign all jobs of a submission. Raises InputError that names the line of a jobs file, if there is one."""
         if not ask.jobs:
             raise InputError("there is no job in the submission")
         blobs: dict[str, bytes] = {}
-        digests: dict[tuple[bytes, ...], str] = {}
         items = []
         for position, job in enumerate(ask.jobs):
             try:
-                if any(b"\0" in pair for pair in job.env):
-                    raise InputError("a variable of the environment has a NUL byte")
-                if job.env not in digests:
-                    digests[job.env], sealed = self._sealer.seal(b"\0".join(job.env))
-                    blobs[digests[job.env]] = sealed
+                env, sealed = self._sealed(job.env)
+                blobs[env] = sealed
                 script = ""
                 if job.script is not None:
                     script, sealed = self._sealer.seal(job.script)
                     blobs[script] = sealed
-                spec = self._spec(job, f"{ask.key}-{position}", digests[job.env], script)
+                spec = self._spec(job, f"{ask.key}-{position}", env, script)
                 check_spec(spec)
                 check_wishes(job.wishes)
                 body = encode_spec(spec)
@@ -73,6 +70,14 @@ class Preparer:
                 raise InputError(str(error), line=job.line) from None
             items.append(SubmitItem(spec.key, SignedSpec(body, self._signer.sign(body)), job.wishes))
         return Prepared(tuple(items), blobs, ask.is_dry_run)
+
+    def _sealed(self, pairs: tuple[bytes, ...]) -> tuple[str, bytes]:
+        """An environment, sealed: its digest and the sealed bytes. One submission after the other has the same, so the last is kept."""
+        if self._last is None or self._last[0] != pairs:
+            if any(b"\0" in pair for pair in pairs):
+                raise InputError("a variable of the environment has a NUL byte")
+            self._last = (pairs, *self._sealer.seal(b"\0".join(pairs)))
+        return self._last[1:]
 
     def _spec(self, job: JobRequest, key: str, env: str, script: str) -> JobSpec:
         return JobSpec(

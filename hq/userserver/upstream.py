@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from hq.core.agent_turns import Turns
@@ -232,7 +233,7 @@ class ServerLink:
 
     def _say_hello(self) -> bool:
         if not self._hello_id:
-            self._hello_id = self.requests.add(Ask(self._hello(), self._take_hello), self._now.boot + 1e9, is_repeatable=False).id
+            self._hello_id = self.requests.add(Ask(self._hello(), self._take_hello), inf, is_repeatable=False).id
         return self._port.send(envelope(self._hello(), id=self._hello_id))
 
     def _send(self, request: int, message: Message) -> None:

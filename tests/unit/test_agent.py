@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from hq.core.agent import Links, pause_after
@@ -228,6 +230,20 @@ def test_requests_wait_a_little_for_a_server_that_is_away() -> None:
     assert requests.answered(stream.id, is_last=False) is stream and requests.answered(stream.id) is stream
     assert requests.answered(stream.id) is None and requests.wake(link) is None
     assert ANSWER_PATIENCE > PATIENCE
+
+
+def test_what_waits_for_ever_hides_no_request_that_does_not() -> None:
+    link, requests = Upstream(0.0), Requests[str]()
+    requests.add("hello", inf)
+    link.welcomed(0.0, 5.0, 1)
+    requests.add("stream", 1.0, is_stream=True)
+    first, second = requests.add("first", 2.0), requests.add("second", 3.0)
+    assert requests.wake(link) == 2.0 + ANSWER_PATIENCE
+    assert requests.take_overdue(2.5 + ANSWER_PATIENCE, link) == [first]
+    link.lost(500.0)
+    assert [pending.content for pending in requests.take_overdue(500.0 + PATIENCE, link)] == ["stream", second.content]
+    link.refused(600.0)
+    assert requests.take_overdue(1e9, link) == [] and len(requests) == 1
 
 
 def test_a_refusal_ends_waiting_at_once() -> None:

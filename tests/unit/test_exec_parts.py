@@ -15,7 +15,7 @@ from hq.execserver.backends.procs import parse_stat, read_proc
 from hq.execserver.backends.statuses import Status, StatusReader, status_line
 from hq.execserver.bootstrap import parse_bootstrap, with_ssh_route
 from hq.execserver.dial import Dialer
-from hq.execserver.environment import job_environment, parse_environment, run_environment
+from hq.execserver.environment import parse_environment, run_environment, shared_environment
 from hq.execserver.journal import Journal, Line, read_journal
 from hq.execserver.outputs import read_piece, trim
 from hq.execserver.paths import run_paths
@@ -60,7 +60,7 @@ def test_defaults_logfile_and_absolute_paths() -> None:
 
 def test_a_job_submitted_from_within_a_job_inherits_nothing_of_it() -> None:
     base = parse_environment(b"A=1\0HQ_ARRAY_INDEX=3\0HQ_RUN=old\0nonsense\0=x\0B=\xff=2\0HQ_HOME=/h")
-    found = run_environment(job_environment(base, spec(), 5, "alpha"), spec(), StartOrder(5, PLAIN, 2, (3, 4)), "new")
+    found = run_environment(shared_environment(base, spec(), "alpha"), spec(), StartOrder(5, PLAIN, 2, (3, 4)), "new")
     assert found[b"A"] == b"1" and found[b"B"] == b"\xff=2" and found[b"HQ_HOME"] == b"/h"
     assert b"HQ_ARRAY_INDEX" not in found and found[b"HQ_RUN"] == b"new"
     assert (found[b"HQ_ATTEMPT"], found[b"HQ_SLOTS"], found[b"HQ_SLOT_IDS"]) == (b"2", b"2", b"3,4")
