@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,60 +14,73 @@ from tests.bench import references
 from tests.bench.lines import Line
 from tests.bench.rig import DATABASES, Rig, cpu_of, cpu_of_children, rig
 
+#: Seconds that many users have to come up with what they submit with: interpreters that start are no work of hq's, nor in the figure of one array.
+LEAD = 4.0
 
-def _hops(made: Rig, count: int, work: Callable[[], object], row: str, label: str) -> list[Line]:
-    """Run something and say what CPU each daemon took for one task of it, beside the tasks' own processes."""
-    daemons = made.daemons()
-    worker = daemons["exec-server"]
-    if made.database is not None:
-        daemons["mariadbd"] = made.database
-    before, own = cpu_of(daemons), cpu_of_children(worker)
-    work()
-    hops = [
-        Line(row, f"{label}: CPU of {name}", 1e6 * (now - before[name]) / count, "µs/task")
-        for name, now in cpu_of(daemons).items() if name != "supervisor"
-    ]  # fmt: skip
-    hq = sum(line.figure for line in hops)
-    own = 1e6 * (cpu_of_children(worker) - own) / count
-    return [*hops, Line(row, f"{label}: CPU of hq together", hq, "µs/task"), Line(row, f"{label}: CPU of the tasks' own processes", own, "µs/task")]
+
+class _Hops:
+    """What CPU each daemon of a rig takes for one task, beside the tasks' own processes."""
+
+    def __init__(self, made: Rig) -> None:
+        self._daemons = {name: process for name, process in made.daemons().items() if name != "supervisor"}
+        self._worker = self._daemons["exec-server"]
+        if made.database is not None:
+            self._daemons["mariadbd"] = made.database
+        self._used = dict.fromkeys(self._daemons, 0.0)
+        self._own = 0.0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Context: what is done in it counts."""
+        before, own = cpu_of(self._daemons), cpu_of_children(self._worker)
+        yield
+        for name, now in cpu_of(self._daemons).items():
+            self._used[name] += now - before[name]
+        self._own += cpu_of_children(self._worker) - own
+
+    def lines(self, count: int, row: str, label: str) -> list[Line]:
+        """The figures, for so many tasks."""
+        figures = {**self._used, "hq together": sum(self._used.values()), "the tasks' own processes": self._own}
+        return [Line(row, f"{label}: CPU of {name}", 1e6 * used / count, "µs/task") for name, used in figures.items()]
 
 
 def array(repeats: int, count: int) -> list[Line]:
     """One array of `/bin/true`, 2 slots, both streams to files.
 
     Nothing is removed before all is measured: ext4 passes over each inode that was freed in the last minutes when it makes a file, so that
-    thousands of removed files can make each new one many times as dear.
+    thousands of removed files can make each new one many times as dear. And the databases take turns, in each repeat the other one first: the
+    file system is dearer at some times than at others, most of all at first.
     """
-    limits, files, reference, rates = [], [], [], {}
-    lines: list[Line] = []
+    limits, files, reference = [], [], []
     with ExitStack() as stack:
         heap = Path(stack.enter_context(TemporaryDirectory(dir="/var/tmp", prefix="hq-bench-")))
-        for database in DATABASES:
-            made = stack.enter_context(rig(database))
+        rigs = {database: stack.enter_context(rig(database)) for database in DATABASES}
+        for made in rigs.values():
             made.do("array", 200)
-            found: list[float] = []
-
-            def work(made: Rig = made, found: list[float] = found) -> None:
-                for _ in range(repeats):
-                    limits.append(references.spawn_limit())
-                    files.append(references.spawn_limit_with_files(heap))
-                    rate = references.hyperqueue(count, heap)
-                    if rate is not None:
-                        reference.append(rate)
-                    found.append(made.do("array", count)["done"])
-
-            lines += _hops(made, repeats * count, work, "array", database)
-            rates[database] = statistics.median(found)
+        hops = {database: _Hops(made) for database, made in rigs.items()}
+        rates: dict[str, list[float]] = {database: [] for database in rigs}
+        for repeat in range(repeats):
+            limits.append(references.spawn_limit())
+            files.append(references.spawn_limit_with_files(heap))
+            rate = references.hyperqueue(count, heap)
+            if rate is not None:
+                reference.append(rate)
+            for database in DATABASES[:: -1 if repeat % 2 else 1]:
+                with hops[database].counted():
+                    rates[database].append(rigs[database].do("array", count)["done"])
     limit = statistics.median(limits)
-    head = [Line("array", "spawn limit (no files)", limit, "/s"), Line("array", "spawn limit with two files each", statistics.median(files), "/s")]
+    lines = [Line("array", "spawn limit (no files)", limit, "/s"), Line("array", "spawn limit with two files each", statistics.median(files), "/s")]
     other = statistics.median(reference) if reference else None
     if other is not None:
-        head.append(Line("array", "HyperQueue, no journal", other, "/s"))
-    for database, rate in rates.items():
+        lines.append(Line("array", "HyperQueue, no journal", other, "/s"))
+    for database, found in rates.items():
+        rate = statistics.median(found)
         is_met = rate >= 0.6 * limit and (other is None or rate >= 5 * other)
         times = f", {rate / other:.1f} × HyperQueue" if other else ""
-        head.append(Line("array", f"{database}: {rate / limit:.0%} of the limit{times}", rate, "/s", "≥ 60 % of the limit, ≥ 5 × HyperQueue", is_met))
-    return head + lines
+        lines.append(Line("array", f"{database}: {rate / limit:.0%} of the limit{times}", rate, "/s", "≥ 60 % of the limit, ≥ 5 × HyperQueue", is_met))
+    for database, counted in hops.items():
+        lines += counted.lines(repeats * count, "array", database)
+    return lines
 
 
 def separate(repeats: int, count: int) -> list[Line]:
@@ -107,6 +120,13 @@ def latency(repeats: int, count: int) -> list[Line]:
     ]
 
 
+def _at_once(made: Rig, each: int) -> list[dict[str, float]]:
+    """An array for every user of a rig, all submitted at one moment; the figures of each."""
+    when = str(time.monotonic() + LEAD)
+    with ThreadPoolExecutor(len(made.site.users)) as pool:
+        return list(pool.map(lambda name: made.do("array", each, when, user=name), made.site.users))
+
+
 def many(repeats: int, count: int) -> list[Line]:
     """20 users at once, each with a twentieth of twice the array's tasks (1,000 with the full count)."""
     users, each = 20, max(1, count // 10)
@@ -121,15 +141,10 @@ def many(repeats: int, count: int) -> list[Line]:
             made.warm_up(name)
         for round in range(repeats + 1):
             known = len(made.ends())
-            begin = time.monotonic()
-            threads = [threading.Thread(target=made.do, args=("array", each), kwargs={"user": name}) for name in names]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            found = _at_once(made, each)
             if not round:
                 continue  # what the start of each one's daemons cost him is evened out by this
-            rates.append(len(names) * each / (time.monotonic() - begin))
+            rates.append(len(names) * each / (max(one["end"] for one in found) - min(one["begin"] for one in found)))
             ended = made.ends()[known:]
             # what each had when a quarter, a half and three quarters of all were done, beside the average
             shares.append([min(ended[: len(ended) * part // 4].count(name) for name in names) / (len(ended) * part / 4 / len(names)) for part in (1, 2, 3)])

@@ -1,6 +1,6 @@
 """What the bench does as a user: run by an installation's Python as that user, with HQ_ETC set. Prints one line of JSON.
 
-`accept N`, `separate N`, `latency N`, `cli N`, `array N`. Needs hq.client and the standard library alone, so that it can be copied anywhere.
+`accept N`, `separate N`, `latency N`, `cli N`, `array N [WHEN]` (CLOCK_MONOTONIC, so that many can begin at once). Needs hq.client and the standard library alone, so that it can be copied anywhere.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ def separate(count: int) -> dict[str, float]:
         return {"accepted": count / accepted, "done": count / (time.monotonic() - begin)}
 
 
-def array(count: int) -> dict[str, float]:
-    """One array; until all is finished."""
+def array(count: int, when: float = 0.0) -> dict[str, float]:
+    """One array; until all is finished. `when`: not to be submitted before."""
     session = Session.open()
+    time.sleep(max(0.0, when - time.monotonic()))
     begin = time.monotonic()
     answer = session.ask(ask(build_request({"array": (f"1-{count}", None)}, ["/bin/true"], Here.of_process())))
     wait(session, {"tasks": [[answer["items"][0]["id"], -1]]})
-    return {"done": count / (time.monotonic() - begin)}
+    end = time.monotonic()
+    return {"done": count / (end - begin), "begin": begin, "end": end}
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -99,8 +101,10 @@ def main() -> None:
     what, count = sys.argv[1], int(sys.argv[2])
     if what == "cli":
         found = cli(count, sys.argv[3])
+    elif what == "array":
+        found = array(count, *map(float, sys.argv[3:]))
     else:
-        found = {"accept": accept, "separate": separate, "array": array, "latency": latency}[what](count)
+        found = {"accept": accept, "separate": separate, "latency": latency}[what](count)
     print(json.dumps(found))
 
 
