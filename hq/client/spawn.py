@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 from hq.client.links import dial_unix, is_this_machine, read_access
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: The user-server answers `-d` when it is up; longer than this is a hang.
 START_TIMEOUT = 90.0
+#: A user-server on another machine tells where it is once hq-server has let it in: a key may have to be proved first.
+TOLD_TIMEOUT = 30.0
 
 
 def user_server_argv(etc: str) -> list[str]:
@@ -70,19 +73,13 @@ def start(argv: list[str], what: str) -> None:
 def spawn(config: ClientConfig, run_dir: str, path: str) -> Link:
     """Start the user-server and connect to it. Commands that find none at the same moment start one, not many."""
     if config.userserver and not is_this_machine(config.userserver):
-        from hq.client.remote import dial_remote
-
         start(remote_argv(config), f"your user-server on {config.userserver}")
-        access = read_access(config.instance)
-        link: Link | None = dial_remote(access) if access is not None else None
-        if link is None:
-            raise UnavailableError(f"your user-server on {config.userserver} was started, but its access file does not lead to it")
-        return link
+        return _told_link(config)
     make_private_dir(run_dir)
     fd = os.open(os.path.join(run_dir, "start.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        link = dial_unix(path)
+        link: Link | None = dial_unix(path)
         if link is None:
             start(user_server_argv(config.etc), "your user-server")
             link = dial_unix(path)
@@ -98,3 +95,21 @@ def spawn(config: ClientConfig, run_dir: str, path: str) -> Link:
     if link is None:
         raise UnavailableError(f"your user-server says that it is up, but nobody listens at {path}")
     return link
+
+
+def _told_link(config: ClientConfig) -> Link:
+    """A link to the user-server on the machine that the site names, which was just started. Raises UnavailableError."""
+    from hq.client.remote import dial_remote
+
+    end = time.monotonic() + TOLD_TIMEOUT
+    while True:
+        # an access file may also be one that a killed user-server left
+        access = read_access(config.instance)
+        link: Link | None = dial_remote(access) if access is not None else None
+        if link is not None:
+            return link
+        if time.monotonic() > end:
+            raise UnavailableError(
+                f"your user-server on {config.userserver} was started, but its access file does not lead to it: the same command typed there says why"
+            )
+        time.sleep(0.05)

@@ -246,6 +246,33 @@ def test_starting_on_the_machine_that_the_site_names(here: Stage, tmp_path: Path
     assert f"-- login2 {tmp_path}/bin/hq-user-server -d --etc {here.etc}" in err
 
 
+def test_the_one_on_the_machine_that_the_site_names_tells_where_it_is_only_after_its_start(
+    here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(here, tmp_path)
+    with (here.etc / "client.yaml").open("a") as file:
+        file.write("userserver: login2\n")
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text("#!/bin/sh\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    public, secret = make_curve_pair()
+    remote = Remote(public)
+    access = {"host": "127.0.0.1", "port": remote.port, "boot": "b", "public": remote.public, "client_public": public, "client_secret": secret}
+    looks = iter([None, None])
+    monkeypatch.setattr(spawn, "read_access", lambda instance: next(looks, access))
+    try:
+        assert submit.main(["-q", "true"]) == 0
+        assert capsys.readouterr().out == "77\n"
+        access["public"] = public
+        monkeypatch.setattr(spawn, "TOLD_TIMEOUT", 0.0)
+        monkeypatch.setattr("hq.client.remote.DIAL_TIMEOUT", 0.2)
+        assert submit.main(["-q", "true"]) == 1
+        assert "login2 was started, but its access file does not lead to it: the same command typed there says why" in capsys.readouterr().err
+    finally:
+        remote.close()
+
+
 def test_enrolling_at_the_servers_socket(here: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     public, _ = make_curve_pair()
     argv = ["enrol", "--public", public, "--sign-public", "ab"]
