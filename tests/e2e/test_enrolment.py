@@ -83,7 +83,10 @@ def test_the_command_that_is_advised_proves_the_key_over_ssh(login: LoginMachine
 
 
 def test_over_ssh_a_key_is_his_who_logged_in_and_hers_stays_hers(login: LoginMachine, hosts: Hosts) -> None:
-    hers = (home_of("alice") / ".hq" / login.site.instance / "keys" / "curve.public").read_text().strip()
+    home_of("alice").chmod(0o755)
+    login.run("alice", "hq-submit", "--wait", "true").ok()
+    keys = login.site.admin("lskeys", "--json").ok().json["rows"]
+    hers = next(row["key"] for row in keys if (row["user"], row["role"]) == ("alice", "user-server"))
     fresh = make_curve_pair()[0]
     with ServerSshd(hosts):
         command = ["ssh", hosts.gateway, str(login.site.bin / "hq-client"), "enrol", "--etc", str(login.site.etc), "--public"]

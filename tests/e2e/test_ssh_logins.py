@@ -14,6 +14,7 @@ import pytest
 from hq.model.host import HostSpec
 from tests.support.driver import SUPPORT, Driver
 from tests.support.hosts import Hosts
+from tests.support.proc import is_running
 from tests.support.site import Site
 from tests.support.users import run_as
 from tests.support.wait import until
@@ -100,6 +101,8 @@ def agent(keys: Keys) -> Iterator[Path]:
     pid = int(keys.run("ssh-agent", "-a", str(path)).split("SSH_AGENT_PID=")[1].split(";")[0])
     yield path
     os.kill(pid, 15)
+    # it takes the socket away when it ends, and the next one would have its own there
+    until(lambda: not is_running(pid), what="the agent to end")
 
 
 def of_kind(spec: HostSpec, kind: str) -> HostSpec:
@@ -197,7 +200,7 @@ def test_a_jump_host_is_passed_by_openssh_and_the_way_back_goes_over_it(keys: Ke
     wall = ["/usr/sbin/iptables", "-I", "INPUT", "!", "-s", hosts.address("node1"), "-p", "tcp", "--dport", "22", "-j", "DROP"]
     assert hosts.exec("far", wall).returncode == 0
     try:
-        assert keys.alice.one("start", hosts.spec("far", transport="openssh"))[1] == "UnavailableError"
+        assert keys.alice.one("start", hosts.spec("far", transport="openssh"), settings={"connect_timeout": 3.0})[1] == "UnavailableError"
         told = keys.alice(("check", spec), ("start", spec), way_back=True, meet=1, wait=20)
     finally:
         hosts.exec("far", ["-D" if word == "-I" else word for word in wall])

@@ -31,7 +31,7 @@ class Driver:
     def __call__(self, *calls: tuple[str, HostSpec], words: tuple[str, ...] = (), settings: dict[str, Any] | None = None, **more: Any) -> Any:
         """Make the calls in turn on one set of transports; everything that came of it."""
         stand_in = [str(self.hosts.directory / "stand_in"), *words]
-        chosen = {"run_dir": self.run_dir, "exec_server": stand_in, "local_exec_server": stand_in, "connect_timeout": 3.0, **(settings or {})}
+        chosen = {"run_dir": self.run_dir, "exec_server": stand_in, "local_exec_server": stand_in, "connect_timeout": 30.0, **(settings or {})}
         order = {"calls": [[method, asdict(host)] for method, host in calls], "settings": chosen, **more}
         source = (SUPPORT / "transport_driver.py").read_text()
         done = run_as(self.user, [str(readable_python()), "-c", source], stdin=json.dumps(order).encode(), env=self.env, timeout=120)

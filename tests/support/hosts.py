@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,13 +188,17 @@ class Hosts:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: self._is_listening(host), 60, f"sshd of {name}; see {host.directory}/sshd.log")
+        until(lambda: self._is_up(host), 60, f"sshd of {name}; see {host.directory}/sshd.log")
 
     @staticmethod
-    def _is_listening(host: _Host) -> bool:
+    def _is_up(host: _Host) -> bool:
+        """Whether its sshd greets: one that only listens is not yet ready for signals."""
         assert host.holder is not None and host.holder.poll() is None, (host.directory / "sshd.log").read_text()
-        done = subprocess.run(["ip", "netns", "exec", host.namespace, "ss", "-Hltn", "sport = :22"], capture_output=True, check=False)
-        return bool(done.stdout.strip())
+        try:
+            with socket.create_connection((host.address, 22), 5) as probe:
+                return probe.recv(4) == b"SSH-"
+        except OSError:
+            return False
 
     @contextmanager
     def sshd_says(self, name: str, *lines: str) -> Iterator[None]:
@@ -213,7 +218,7 @@ class Hosts:
         log = host.directory / "sshd.log"
         before = log.read_text().count("Server listening on")
         os.kill(_first_process(host.holder.pid), signal.SIGHUP)
-        until(lambda: log.read_text().count("Server listening on") > before, 60, f"sshd of {name} to read its configuration again; see {log}")
+        until(lambda: log.read_text().count("Server listening on") > before and self._is_up(host), 60, f"sshd of {name} to read its configuration again; see {log}")
 
     def cut(self, name: str) -> None:
         """Pull the network cable: packets vanish without a word."""
