@@ -114,7 +114,7 @@ def lose(transports: Transports, host: HostSpec) -> bool:
         except psutil.Error:
             continue
     connection = transports.transport_for(host)._seats[host.name].connection
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while connection.is_alive and time.monotonic() < end:
         time.sleep(0.01)
     return not connection.is_alive
