@@ -10,8 +10,7 @@ from tests.support.site import Site
 
 def test_a_chain_runs_in_its_order_and_a_broken_one_ends(site: Site) -> None:
     chain = f"chain-{site.instance}"
-    gate = site.folder / "chain-gate"
-    first = site.submit("alice", f"until [ -e {gate} ]; do sleep 0.1; done; echo one >>{chain}")
+    first = site.submit("alice", f"{site.waits}; echo one >>{chain}")
     second = site.submit("alice", "--after", first, f"echo two >>{chain}")
     third = site.submit("alice", "--after", f"{first},{second}", f"echo three >>{chain}; exit 3")
     never = site.submit("alice", "--after", third, f"echo never >>{chain}")
@@ -20,7 +19,7 @@ def test_a_chain_runs_in_its_order_and_a_broken_one_ends(site: Site) -> None:
     assert site.row("alice", last)["reason"] == f"waits for jobs {never}, {third} to end"
     os.kill(site.server_pid(), signal.SIGKILL)
     site.start_server()
-    gate.touch()
+    site.let_go(first)
     assert site.wait_for("alice", last)["outcome"] == "ok"
     assert site.client("alice", "log", last).ok().out == "one\ntwo\nthree\n"
     row = site.row("alice", never)

@@ -37,11 +37,10 @@ def test_her_job_id_is_answered_like_one_that_does_not_exist(site: Site, hers: s
 
 
 def test_a_running_job_of_hers_goes_on_when_he_cancels_it(site: Site) -> None:
-    gate = site.folder / "gate"
-    job = site.submit("alice", f"until [ -e {gate} ]; do sleep 0.1; done")
+    job = site.submit("alice", site.waits)
     site.wait_for("alice", job, "running")
     site.client("bob", "cancel", job)
-    gate.touch()
+    site.let_go(job)
     assert site.wait_for("alice", job)["outcome"] == "ok"
 
 
