@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.chaos.plan import KINDS, ONCE, make_plan
 from tests.chaos.stage import tracebacks
 from tests.support.install import REPOSITORY
 
 
+@pytest.mark.timeout(330)  # one that waits until everything is at rest says what is not
 def test_nothing_is_lost_and_nothing_runs_twice() -> None:
     argv = [sys.executable, "-m", "tests.chaos.run", "--seed", "7", "--faults", "8", "--tasks", "120"]
     done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
