@@ -29,6 +29,16 @@ def two(install: Path) -> Iterator[TwoServers]:
         database.remove()
 
 
+def both(two: TwoServers) -> tuple[str, str]:
+    """The active one, and the other, which stands by when this returns."""
+    active = two.active()
+    other = FIRST if active == SECOND else SECOND
+    if not two.pid_on(other):
+        two.start_on(other)
+    until(lambda: other in two.status().get("standby", ""), 60, "the other one to stand by")
+    return active, other
+
+
 def ends(two: TwoServers, job: str) -> list[tuple[object, ...]]:
     """How often a job ended, by its history."""
     return two.database.execute(f"select attempt, reason from {DATABASE}.task_event where job = {job} and state = 'finished'")
@@ -60,10 +70,7 @@ def test_it_takes_over_and_what_ran_runs_on(two: TwoServers) -> None:
 
 
 def test_one_that_was_stopped_wakes_and_stands_by(two: TwoServers) -> None:
-    if not two.pid_on(FIRST):
-        two.start_on(FIRST)
-    until(lambda: FIRST in two.status().get("standby", ""), 60, "the other one to stand by")
-    old, new = two.active(), FIRST if two.active() == SECOND else SECOND
+    old, new = both(two)
     two.submit("alice", "true")
     two.kill(old, signal.SIGSTOP)
     stopped = time.monotonic()
@@ -80,9 +87,8 @@ def test_one_that_was_stopped_wakes_and_stands_by(two: TwoServers) -> None:
 
 
 def test_a_second_one_that_does_not_want_to_wait_is_refused_with_words(two: TwoServers) -> None:
-    active, other = two.active(), FIRST if two.active() == SECOND else SECOND
-    if two.pid_on(other):
-        two.kill(other)
+    active, other = both(two)
+    two.kill(other)
     done = two.start_plainly(other)
     assert done.returncode == 1
     assert f"another hq-server of {two.instance} is the active one: {active}:" in done.stderr.decode() and "--standby" in done.stderr.decode()
@@ -90,10 +96,7 @@ def test_a_second_one_that_does_not_want_to_wait_is_refused_with_words(two: TwoS
 
 
 def test_one_that_ends_in_good_order_is_followed_at_once(two: TwoServers) -> None:
-    if not two.pid_on(FIRST):
-        two.start_on(FIRST)
-    old, new = two.active(), FIRST if two.active() == SECOND else SECOND
-    until(lambda: new in two.status().get("standby", ""), 60, "the other one to stand by")
+    old, new = both(two)
     two.admin("shutdown").ok()
     until(lambda: two.active() == new, 60, "the other one to be active")
     until(lambda: two.pid_on(old) == 0, 60, "end of the old one")
