@@ -136,9 +136,9 @@ def test_a_user_holds_and_releases_at_a_centre(install: Path, hosts: Hosts, slur
         full = made.submit("alice", "-c", "16", "sleep 600")
         made.wait_for("alice", full, "running")
         job = made.submit("alice", "true")
-        until(lambda: made.row("alice", job)["native_state"] == "PENDING", 20, "the job to wait at Slurm")
+        until(lambda: made.row("alice", job)["native_state"] == "PENDING", 60, "the job to wait at Slurm")
         assert "held there" in made.client("alice", "hold", job).ok().out
-        until(lambda: "JobHeldUser" in (made.row("alice", job)["native_reason"] or ""), 20, "Slurm to hold it")
+        until(lambda: "JobHeldUser" in (made.row("alice", job)["native_reason"] or ""), 60, "Slurm to hold it")
         row = made.row("alice", job)
         assert row["state"] == "held" and row["native_id"].isdigit() and row["reason"].startswith("held at slurm:centre: JobHeldUser")
         assert f"hq-client release {job}" in made.client("alice", "why", job).ok().out

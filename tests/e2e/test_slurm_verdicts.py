@@ -34,7 +34,7 @@ def slurm(mariadb: MariaDB) -> Iterator[SlurmCluster]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing(slurm: SlurmCluster) -> Iterator[None]:
     yield
-    until(lambda: not slurm.run("squeue", "-h"), 30, "an empty cluster")
+    until(lambda: not slurm.run("squeue", "-h"), 60, "an empty cluster")
 
 
 def job_of(site: BatchSite, key: AttemptKey) -> str:
@@ -133,7 +133,7 @@ def test_a_login_node_that_is_away_makes_nothing_fail(install: Path, hosts: Host
         hosts.cut("node1")
         (made.folder / "go").touch()
         try:
-            until(lambda: id not in slurm.run("squeue", "-h", "-o", "%i").split(), 30, "Slurm to end it")
+            until(lambda: id not in slurm.run("squeue", "-h", "-o", "%i").split(), 60, "Slurm to end it")
             until(lambda: "is silent" in made.client("alice", "why", job).out or made.row("alice", job)["state"] == "host_lost", 60, "the silence to be noticed")
             assert made.row("alice", job)["outcome"] is None
         finally:

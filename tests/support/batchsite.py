@@ -59,7 +59,7 @@ class BatchSite(ExecSite):
             reasons = [report.reason for report in self.upstream.reports if report.key == key and report.kind is RunKind.WAITS]
             return next((reason for reason in reasons if words in reason), "")
 
-        return str(self.upstream.until(found, f"{key} to wait for '{words}'", 30))
+        return str(self.upstream.until(found, f"{key} to wait for '{words}'", 60))
 
     def hold(self, *keys: AttemptKey, is_held: bool = True) -> None:
         """Order that attempts be held, or let go."""

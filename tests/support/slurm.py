@@ -18,6 +18,8 @@ from tests.support.mariadb import MariaDB
 from tests.support.ports import free_ports
 from tests.support.wait import until
 
+#: Seconds that a daemon may take to come or to go: slurmdbd makes some forty tables first.
+PATIENCE = 120.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CONF = """\
 ClusterName=hqtest
@@ -139,11 +141,11 @@ class SlurmCluster:
                          f"--pid-file={self.base}/munged.pid", f"--log-file={self.base}/munged.log", f"--seed-file={self.base}/munge.seed")  # fmt: skip
             if self._dbd_port:
                 self._daemon("slurmdbd")
-                until(self._is_dbd_up, 30, "slurmdbd to listen")
+                until(self._is_dbd_up, PATIENCE, "slurmdbd to listen")
             self.start_controller()
             for name in self.names:
                 self.start_node(name)
-            until(lambda: self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%N %T").count(" idle") == len(self.names), 30, "nodes to be idle")
+            until(lambda: self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%N %T").count(" idle") == len(self.names), PATIENCE, "nodes to be idle")
         except BaseException:
             self.__exit__()
             raise
@@ -153,7 +155,7 @@ class SlurmCluster:
         for name in ("slurmctld", *(f"slurmd.{node}" for node in self.names), "slurmdbd", "munged"):
             self.stop(name, signal.SIGKILL)
         # a slurmstepd outlives its slurmd on purpose: those of this cluster, and their jobs
-        until(lambda: not self._kill_steps(), 10, "end of the last steps")
+        until(lambda: not self._kill_steps(), PATIENCE, "end of the last steps")
         shutil.rmtree(self.base, ignore_errors=True)
         if self._address:
             subprocess.run(["ip", "address", "del", self._address, "dev", "lo"], check=False)
@@ -177,14 +179,14 @@ class SlurmCluster:
     def start_controller(self) -> None:
         """Start slurmctld; returns when it answers."""
         self._daemon("slurmctld", "-f", str(self.conf))
-        until(lambda: "is UP" in self.run("scontrol", "ping", check=False), 30, "slurmctld to answer")
+        until(lambda: "is UP" in self.run("scontrol", "ping", check=False), PATIENCE, "slurmctld to answer")
 
     def start_node(self, name: str) -> None:
         """Start the slurmd of a node; returns when its pid is known."""
         file = self._pid_file(f"slurmd.{name}")
         file.unlink(missing_ok=True)
         self._daemon("slurmd", "-f", str(self.conf), "-N", name)
-        until(lambda: file.exists() and file.read_text().strip(), 30, f"the pid of {name}")
+        until(lambda: file.exists() and file.read_text().strip(), PATIENCE, f"the pid of {name}")
 
     def kill_node(self, name: str) -> None:
         """kill -9 of a node's slurmd: its jobs live on, the controller hears no more of them."""
@@ -212,17 +214,17 @@ class SlurmCluster:
             return
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-            until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 60, f"end of {name}")
+            until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, PATIENCE, f"end of {name}")
         file.unlink(missing_ok=True)
 
     def run(self, *argv: str, check: bool = True) -> str:
         """A command of Slurm as root; what it printed."""
-        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
         assert done.returncode == 0 or not check, (argv, done.stderr)
         return done.stdout
 
     def _daemon(self, *argv: str) -> None:
-        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, (argv, done.stderr)
 
 
