@@ -50,10 +50,6 @@ class RemoteLink:
         end = None if timeout is None else time.monotonic() + timeout
         heard = time.monotonic()
         while not self._waiting:
-            # asked before what has come is taken: the last words of the other end come before its connection breaks
-            is_connected = self._port.is_connected()
-            if is_connected:
-                heard = time.monotonic()
             for received in self._port.receive():
                 if received.letter is None:
                     raise RemoteError(f"the user-server's answer cannot be read: {received.note}")
@@ -66,7 +62,9 @@ class RemoteLink:
             left = 1.0 if end is None else min(1.0, end - time.monotonic())
             if left <= 0:
                 raise TimeoutError
-            if not is_connected and time.monotonic() - heard > GONE_AFTER:
+            if self._port.is_connected():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > GONE_AFTER:
                 raise ConnectionResetError("the connection broke before the answer came")
             if not self._port.is_ready():
                 # ZeroMQ's descriptor is edge-triggered: a missed edge costs a fifth of a second, not for ever
