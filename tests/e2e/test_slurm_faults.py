@@ -132,7 +132,9 @@ def test_the_clocks_of_nodes_are_not_believed(make: MakeSite, tmp_path: Path, mo
     report = site.run("sleep 1", timeout=40)
     told = [each for each in site.upstream.reports if each.kind is RunKind.STARTED]
     assert report.started is not None and {each.started for each in told} == {report.started}
-    assert before < report.started < report.at < time.time() and report.at - report.started > 0.9
+    assert before < report.started <= report.at < time.time()
+    # a pilot's clock is known the better the more it has said: its first word may have come later than its last
+    assert mode == "pilot" or report.at - report.started > 0.9
     assert "waited there 1:0" not in report.reason
 
 
