@@ -16,8 +16,10 @@ from hq.model.job import JobSpec
 
 #: Samples older than this say nothing (seconds).
 FRESH = 60.0
-#: The share of the machine's slots that load and tasks together may reach.
+#: The share of the machine's slots that load and tasks together may reach, and how many more than those they may be in any case: hq's own daemons and
+#: processes that are just being made are in the load average, too, and on a machine of two cores a tenth of it is less than they are.
 LOAD_LIMIT = 1.1
+LOAD_MARGIN = 1.0
 #: The decay of load1 (seconds).
 _LOAD_MEMORY = 60.0
 #: What is placeable in this version of the house.
@@ -167,14 +169,15 @@ class HostState:
         return min(fresh, key=lambda sample: sample.load1) if fresh else None
 
     def headroom(self, now: float) -> float | None:
-        """Slots that may be added before load and tasks pass 1.1 × total; None: no fresh sample, so only slots count."""
+        """Slots that may be added before load and tasks pass the machine's slots by a tenth or by one; None: no fresh sample, so only slots count."""
         sample = self.fresh_sample(now) if self.samples else None
         if sample is None:
             return None
         spec = self.record.spec
         others = max(0.0, sample.load1 - self.own_load_at(now))
         # an owner who gives more slots than cores wants them used
-        return LOAD_LIMIT * max(spec.total, spec.slots) - others - self.occupied
+        machine = max(spec.total, spec.slots)
+        return max(LOAD_LIMIT * machine, machine + LOAD_MARGIN) - others - self.occupied
 
     def closed(self) -> str | None:
         """Why nothing new goes here, for anybody; None if the host is open."""

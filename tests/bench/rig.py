@@ -123,7 +123,7 @@ def rig(database: str = "sqlite", *, users: int = 1, hosts: int = 0, slots: int 
             server.execute("create database bench character set utf8mb4", "grant all on bench.* to hqb@'%' identified by 'bench'")
             url = server.url("bench", user="hqb", password="bench")
         rows = ["here:2:local", *(f"spare{number}:{slots}:ssh" for number in range(hosts))]
-        site = stack.enter_context(Site(readable_install(), rows=rows, owner=owner, users=others, database=url))
+        site = stack.enter_context(Site(readable_install(), rows=rows, owner=owner, users=others, database=url, machine_slots=None))
         process = psutil.Process(int((server.directory / "pid").read_text())) if server is not None else None
         made = Rig(site, others[0], url, process)
         made.warm_up()

@@ -27,7 +27,8 @@ class Site:
     """An instance in a folder of its own under /var/tmp, with real daemons. `owner` runs hq-server and is the administrator.
 
     `rows`: host options of `hq-admin init`, NAME:SLOTS[:TRANSPORT]; with `hosts` the addresses of its test hosts are written
-    into cluster.tab. `options`: lines for hq.yaml. Whatever else this machine has to do, no host of the site looks busy.
+    into cluster.tab. `options`: lines for hq.yaml. Whatever else this machine has to do, no host of the site looks busy, but with `machine_slots`
+    None, which leaves what `hq-admin init` wrote.
     A context manager: the server is up inside, and everything that belongs to the instance is ended after.
     """
 
@@ -41,6 +42,7 @@ class Site:
         users: Sequence[str] = ("alice", "bob"),
         database: str | None = None,
         options: str = "",
+        machine_slots: int | None = MACHINE_SLOTS,
     ) -> None:
         self.bin = bin_dir
         self.hosts = hosts
@@ -50,6 +52,7 @@ class Site:
         self._names = {row.partition(":")[0] for row in rows}
         self._database = database
         self._options = options
+        self._machine_slots = machine_slots
         self.folder = Path(tempfile.mkdtemp(prefix="hq-site-", dir="/var/tmp"))
         self.folder.chmod(0o755)
         os.chown(self.folder, pwd.getpwnam(owner).pw_uid, pwd.getpwnam(owner).pw_gid)
@@ -170,7 +173,7 @@ class Site:
             if cells[0] in self._names:
                 if self.hosts is not None and cells[0] in self.hosts.names:
                     cells[1] = self.hosts.address(cells[0])
-                cells[2] = str(MACHINE_SLOTS)
+                cells[2] = cells[2] if self._machine_slots is None else str(self._machine_slots)
             lines.append("\t".join(cells))
         table.write_text("\n".join(lines) + "\n")
 

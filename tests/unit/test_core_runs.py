@@ -97,11 +97,11 @@ def test_load_of_others_keeps_tasks_away_and_stale_load_does_not() -> None:
     world = World([host("n1", 4), host("n2", 4)])
     world.step(load("n1", 3.0, world.now))
     id = world.submit(indices="1-8")
-    assert sorted(name for name, _, _ in started(world)) == ["n1", "n2", "n2", "n2", "n2"]  # 3.0 + 1 ≤ 4.4, no more
+    assert sorted(name for name, _, _ in started(world)) == ["n1", "n1", "n2", "n2", "n2", "n2"]  # 3.0 + 2 ≤ 4 + 1, no more
     assert world.last.wake is not None
     assert any("is busy: load 3.0" in line for line in explain(world.cluster, TaskKey(id), world.now))
     world.step(after=61.0)
-    assert [name for name, _, _ in started(world)] == ["n1"] * 3
+    assert [name for name, _, _ in started(world)] == ["n1"] * 2
 
 
 def test_a_high_load_never_starves_a_job_for_ever() -> None:
@@ -119,6 +119,21 @@ def test_our_own_tasks_in_the_load_do_not_count_against_the_next_ones() -> None:
     for index in (1, 2, 3, 4):
         world.end("n1", AttemptKey(id, index, 1))
         assert len(world.starts) == 1, "the host works for us alone, and is not busy"
+
+
+def test_what_our_own_daemons_add_to_the_load_leaves_no_slot_of_a_small_host_empty() -> None:
+    world = World([host("n1", 2)])
+    alices = world.submit("alice", indices="1-2")
+    world.step(after=300.0)
+    world.submit("bob", indices="1-2")
+    world.step(load("n1", 2.9, world.now))
+    for index in (1, 2):
+        world.end("n1", AttemptKey(alices, index, 1))
+        assert len(world.starts) == 1
+    world.step(load("n1", 3.1, world.now))
+    world.submit("alice", indices="1-2")
+    world.end("n1", AttemptKey(world.cluster.last_job("bob") or 0, 1, 1))
+    assert world.starts == [], "somebody else's processes"
 
 
 def test_one_users_word_cannot_make_a_host_look_busy() -> None:
