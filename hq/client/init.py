@@ -118,7 +118,7 @@ def _plan(directory: str, hosts: list[str], url: str | None, port: int | None) -
         user=parse_user_name(pwd.getpwuid(os.geteuid()).pw_name),
         hosts=specs,
         url=url,
-        port=port or _free_port(),
+        port=port or free_port(PORTS),
         is_local=all(spec.transport == "local" for spec in specs),
     )
 
@@ -150,9 +150,10 @@ def _hosts(words: list[str]) -> tuple[HostSpec, ...]:
         raise InputError(f"--host: {error.column or 'hosts'}: {error.message}") from None
 
 
-def _free_port() -> int:
+def free_port(ports: range) -> int:
+    """One of these TCP ports that nobody on this machine has at the moment. Raises RefusedError if none is found."""
     for _ in range(200):
-        port = secrets.choice(PORTS)
+        port = secrets.choice(ports)
         with socket.socket() as probe:
             try:
                 probe.bind(("0.0.0.0", port))

@@ -20,7 +20,7 @@ from hq.protocol.jobs import (
 )
 from hq.protocol.peers import PeerAsk, PeerHeartbeat
 from hq.protocol.runs import RunReported
-from tests.support.userserver_rig import Rig, host
+from tests.support.userserver_rig import Client, Rig, host
 
 
 @pytest.fixture
@@ -33,6 +33,16 @@ def rig(tmp_path: Path) -> Rig:
 
 def located(attempt: int = 1, name: str = "n1", *, is_live: bool) -> LogLocated:
     return LogLocated(task="1", host=name, attempt=attempt, signed=SignedSpec(b"b", b"s"), is_live=is_live)
+
+
+def asks(rig: Rig) -> Client:
+    """A client who asks for the output of a job on n1; its exec-server is about to be asked."""
+    rig.exec_comes("n1")
+    client = rig.client()
+    rig.ask(client, LogRead(task="1"))
+    rig.reply(rig.take_request(LogLocate)[0], located(is_live=False))
+    rig.tick()
+    return client
 
 
 def test_output_is_read_piece_by_piece(rig: Rig) -> None:
@@ -81,11 +91,7 @@ def test_output_is_followed_until_the_task_has_ended(rig: Rig) -> None:
 
 
 def test_a_question_that_was_lost_with_its_link_is_asked_again(rig: Rig) -> None:
-    rig.exec_comes("n1")
-    client = rig.client()
-    rig.ask(client, LogRead(task="1"))
-    rig.reply(rig.take_request(LogLocate)[0], located(is_live=False))
-    rig.tick()
+    client = asks(rig)
     rig.exec_request("n1", LogFetch)
     rig.exec_comes("n1")
     rig.clock.move(0.3)
@@ -97,11 +103,7 @@ def test_a_question_that_was_lost_with_its_link_is_asked_again(rig: Rig) -> None
 
 
 def test_a_host_that_does_not_answer_is_told(rig: Rig) -> None:
-    rig.exec_comes("n1")
-    client = rig.client()
-    rig.ask(client, LogRead(task="1"))
-    rig.reply(rig.take_request(LogLocate)[0], located(is_live=False))
-    rig.tick()
+    client = asks(rig)
     for _ in range(30):
         rig.exec_says("n1", PeerHeartbeat())
         rig.move(1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import socket
+from hq.client.init import free_port
 
 #: Below those that the kernel gives to whoever asks for any, and beside those of `hq-admin init`.
 PORTS = range(10000, 20000)
@@ -11,15 +10,7 @@ PORTS = range(10000, 20000)
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody has at the moment, all different; nobody is given them by chance either."""
-    chosen = random.SystemRandom()
-    found: list[int] = []
+    found: set[int] = set()
     while len(found) < count:
-        port = chosen.choice(PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
+        found.add(free_port(PORTS))
+    return list(found)

@@ -232,14 +232,19 @@ def test_an_access_file_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> N
         dial_remote({"host": "127.0.0.1"})
 
 
-def test_starting_on_the_machine_that_the_site_names(here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def named_machine(here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ssh: str) -> None:
+    """The site names login2 for user-servers; `ssh` is what its ssh does, in shell."""
     install(here, tmp_path)
     with (here.etc / "client.yaml").open("a") as file:
         file.write("userserver: login2\n")
-    ssh = tmp_path / "bin" / "ssh"
-    ssh.write_text('#!/bin/sh\necho "ssh: $*" >&2\nexit 255\n')
-    ssh.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    program = tmp_path / "bin" / "ssh"
+    program.write_text(f"#!/bin/sh\n{ssh}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def test_starting_on_the_machine_that_the_site_names(here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    named_machine(here, tmp_path, monkeypatch, 'echo "ssh: $*" >&2; exit 255')
     assert submit.main(["true"]) == 1
     err = capsys.readouterr().err
     assert "your user-server on login2 cannot be started:" in err
@@ -249,13 +254,7 @@ def test_starting_on_the_machine_that_the_site_names(here: Stage, tmp_path: Path
 def test_the_one_on_the_machine_that_the_site_names_tells_where_it_is_only_after_its_start(
     here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install(here, tmp_path)
-    with (here.etc / "client.yaml").open("a") as file:
-        file.write("userserver: login2\n")
-    ssh = tmp_path / "bin" / "ssh"
-    ssh.write_text("#!/bin/sh\n")
-    ssh.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    named_machine(here, tmp_path, monkeypatch, "exit 0")
     public, secret = make_curve_pair()
     remote = Remote(public)
     access = {"host": "127.0.0.1", "port": remote.port, "boot": "b", "public": remote.public, "client_public": public, "client_secret": secret}
